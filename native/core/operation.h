@@ -1,0 +1,100 @@
+// operation.h — one thing to do on a mount, and how it ended.
+//
+// An operation outlives the task that asked for it: when its deadline passes, the task is answered
+// and the operation stays with its lane until the kernel gives it back. So it is shared-owned, and
+// nothing in it is freed while a lane may still touch it.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace kvlane {
+
+// Queues, lanes and breakers are per device and class, so that stuck stores never delay loads.
+enum class LaneClass : uint8_t { load, store, metadata };
+
+enum class Kind : uint8_t {
+    load,      // block file → memory, verified
+    store,     // memory → block file, visible only when whole
+    lookup,    // which of many names exist
+    remove,    // unlink one block
+    aside,     // move a damaged block file out of the way, if the name still holds the inode that was read
+    identify,  // open the root afresh, read kvlane.json; with `create`, make the store first
+    name_space,  // read, create or bump a namespace record
+    probe,     // repeat what tripped the breaker, on the root opened afresh
+};
+
+// Where an operation is. The names are those of the protocol.
+enum class Phase : uint8_t { queue, open, stat, header, read, write, fsync, rename, unlink, close };
+
+enum class Status : uint8_t {
+    ok,
+    not_found,
+    corrupt,          // wrong magic, checksum, key or shape; see Result::aside_inode
+    length_mismatch,  // a valid block of another length
+    newer_format,     // a valid block written by a later version; a miss
+    io_error,
+    no_space,
+    wrong_store,  // the root is not the store that was identified: unmounted, remounted, another store
+    expired,      // the deadline passed while queued or between two calls; no call was started after it
+    saturated,    // no thread could be made for it (errno)
+};
+
+// Life of an operation. Exactly one lane moves it from queued to done; anyone may abandon it once.
+//   queued ─► running ─► done
+//   running ─► committing ─► done       the name-changing call (rename, unlink) has been issued
+// `abandoned` is a flag beside it: set on queued, the operation is dropped; set on running, the lane
+// starts no further call except to clean up under its own temporary name; set on committing, the
+// name may change late.
+enum class State : uint8_t { queued, running, committing, done };
+inline constexpr uint8_t state_mask = 0x0f;
+inline constexpr uint8_t abandoned_bit = 0x80;
+
+struct Result {
+    Status status = Status::ok;
+    int error = 0;                // errno, 0 where the kernel gave none
+    Phase phase = Phase::queue;   // where it ended
+    uint64_t kernel_us = 0;       // time spent inside system calls
+    bool uncached = false;        // a call was made that no cache could have answered: evidence of health
+    bool kept = false;            // store: the block was there already and was left alone
+    uint64_t stored_bytes = 0;    // length_mismatch: payload bytes of the block that is there
+    uint64_t aside_inode = 0;     // corrupt: the inode to set aside; 0 when the file must not be touched
+    std::string text;             // identify, name_space: JSON; otherwise a detail for people, may be empty
+};
+
+struct Mount;  // mount.h: root path and expected identity
+
+struct Operation {
+    // What was asked; constant once submitted.
+    uint64_t id = 0;
+    Kind kind = Kind::load;
+    LaneClass lane_class = LaneClass::load;
+    std::shared_ptr<Mount> mount;
+    uint32_t root_generation = 0;  // a lane whose root was opened under a smaller one opens it again and verifies
+    uint64_t deadline_us = 0;      // CLOCK_MONOTONIC; no call is started past it. 0: none (probes, aside)
+    std::string name_space;        // load, store, remove, aside, name_space; may carry "@generation"
+    std::string hex;               // load, store, remove, aside
+    std::vector<std::string> names;  // lookup: hex parts, all in name_space
+    std::byte* memory = nullptr;   // load: to; store: from. 4 KiB aligned, inside the arena or the staging area
+    uint64_t bytes = 0;            // payload length
+    uint64_t inode = 0;            // aside
+    bool replace = false;          // store: overwrite a block that exists
+    bool durable = false;          // store: fsync file and directory before and after the rename
+    bool create = false;           // identify: make the store when the directory has none
+    bool bump = false;             // name_space: start a new generation
+    uint32_t file_mode = 0600;     // store; directories get the matching x bits
+    std::string text;              // name_space: fingerprint JSON, compact, keys sorted by the caller
+
+    // Life; written by the lane and by abandon().
+    std::atomic<uint8_t> state{static_cast<uint8_t>(State::queued)};
+    std::vector<std::atomic<uint8_t>> found;  // lookup: 0 not known, 1 absent, 2 present; sized names.size()
+
+    // Result; written by the lane before it queues the completion, read after.
+    Result result;
+};
+
+}  // namespace kvlane
