@@ -1,0 +1,92 @@
+// service_types.ts — where the two halves of the sidecar meet.
+//
+// The front (main, line reader and writer, log, leaving) knows pipes and processes; the service
+// (tasks, deadlines, breakers, slots) knows requests and lanes. Neither imports the other's files:
+// main.ts alone puts them together, and tests put a stub on either side of these types.
+import type { Engine, Native, NativeEvent } from '../native/index.ts';
+import type { Answer, Event, MountInfo } from '../protocol/messages.ts';
+import type { Request } from '../protocol/request.ts';
+
+/** CLOCK_MONOTONIC and one timer; the only clock that decides anything. */
+export interface Clock {
+  nowUs(): number;
+  /** Replaces the former time; 0 disarms. Fires late or on time, never early. */
+  arm(atUs: number): void;
+}
+
+/** Structured lines on stderr. Calls never block and never throw; a line may be dropped and counted. */
+export interface Log {
+  info(event: string, fields?: object): void;
+  warn(event: string, fields?: object): void;
+  error(event: string, fields?: object): void;
+}
+
+/** The process figures of the `stats` answer; filled off the request path, so it returns at once. */
+export interface Usage {
+  latest(): UsageFigures;
+}
+
+export interface UsageFigures {
+  /** Per cent of one processor, from pidusage, over the time between its last two samples. */
+  cpu_percent: number | null;
+  /** Resident bytes, from pidusage. The pages touched of a shared arena count too. */
+  resident_bytes: number | null;
+  /** How old the two figures above are; null while there are none. */
+  sampled_ms_ago: number | null;
+  /** From getrusage(2), always fresh. */
+  cpu_user_ms: number;
+  cpu_system_ms: number;
+  resident_peak_bytes: number;
+}
+
+export interface MountOption {
+  name: string;
+  /** Absolute; resolved lexically, never looked at by the main thread. */
+  root: string;
+  create: boolean;
+}
+
+export interface ServiceOptions {
+  mounts: MountOption[];
+  slotBytes: number;
+  slots: number;
+  timeoutMs: number;
+  stallMs: number;
+  engine: Engine;
+  /** Per device and class, made on demand. */
+  lanes: number;
+  /** Stuck lanes per device. */
+  stuckMax: number;
+  /** Stuck lanes and operations in the whole process. */
+  stuckProcessMax: number;
+  fsync: boolean;
+  fileMode: number;
+  /** For tests with many stuck operations: the breaker counts but never opens. */
+  holdBreakerClosed: boolean;
+}
+
+export interface ServiceDeps {
+  native: Native;
+  clock: Clock;
+  send(message: Answer | Event): void;
+  log: Log;
+  usage?: Usage;
+}
+
+export interface Service {
+  /** Identifies the mounts in lanes; resolves after at most START_WAIT_MS = 80, whatever they do. */
+  start(): Promise<MountInfo[]>;
+  /** A decoded request; its one answer goes out through deps.send. */
+  handle(request: Request): void;
+  onNative(batch: NativeEvent[]): void;
+  /** Tasks not answered yet. */
+  outstanding(): number;
+  /** Refuses new work with SHUTTING_DOWN, waits for tasks, at the bound settles the rest SHUTTING_DOWN. */
+  drain(timeoutMs: number, done: () => void): void;
+  /** `shutdown` was answered: main leaves with this drain time. Assigned by main before `start`. */
+  onShutdown?: ((timeoutMs: number) => void) | undefined;
+  /** Makes the store on a mount that has none (a person at the terminal said yes); optional. */
+  createStore?(mount: string): void;
+}
+
+export type CreateService = (deps: ServiceDeps, options: ServiceOptions) => Service;
