@@ -71,6 +71,8 @@ export interface ServiceDeps {
   send(message: Answer | Event): void;
   log: Log;
   usage?: Usage;
+  /** A `shutdown` request was accepted and its answer sent: main drains for this long and leaves. */
+  onShutdown(timeoutMs: number): void;
 }
 
 export interface Service {
@@ -83,9 +85,7 @@ export interface Service {
   outstanding(): number;
   /** Refuses new work with SHUTTING_DOWN, waits for tasks, at the bound settles the rest SHUTTING_DOWN. */
   drain(timeoutMs: number, done: () => void): void;
-  /** `shutdown` was answered: main leaves with this drain time. Assigned by main before `start`. */
-  onShutdown?: ((timeoutMs: number) => void) | undefined;
-  /** Makes the store on a mount that has none (a person at the terminal said yes); optional. */
+  /** A person at the terminal said yes: identify this mount again with `create`. Absent: not offered. */
   createStore?(mount: string): void;
 }
 
