@@ -14,7 +14,7 @@ namespace kvlane {
 
 // The system calls a lane makes on a mount, by the names people grep for.
 enum class Syscall : uint8_t {
-    none, openat, openat2, statx, fstatat, read, preadv, pwritev, fsync, renameat2, unlinkat, mkdirat, close,
+    none, openat, openat2, statx, fstatfs, read, preadv, pwritev, fsync, renameat2, linkat, unlinkat, mkdirat, close,
     io_setup, io_submit, io_getevents, io_destroy, fcntl,
 };
 const char* syscall_name(Syscall call);
