@@ -4,7 +4,7 @@
 // (tasks, deadlines, breakers, slots) knows requests and lanes. Neither imports the other's files:
 // main.ts alone puts them together, and tests put a stub on either side of these types.
 import type { Engine, Native, NativeEvent } from '../native/index.ts';
-import type { Answer, Event, MountInfo } from '../protocol/messages.ts';
+import type { Answer, Event, Id, MountFacts } from '../protocol/messages.ts';
 import type { Request } from '../protocol/request.ts';
 
 /** CLOCK_MONOTONIC and one timer; the only clock that decides anything. */
@@ -77,10 +77,15 @@ export interface ServiceDeps {
 
 export interface Service {
   /** Identifies the mounts in lanes; resolves after at most START_WAIT_MS = 80, whatever they do. */
-  start(): Promise<MountInfo[]>;
+  start(): Promise<MountFacts[]>;
   /** A decoded request; its one answer goes out through deps.send. */
   handle(request: Request): void;
   onNative(batch: NativeEvent[]): void;
+  /**
+   * Whether a task with this id is not answered yet. The front asks before it refuses a line that it
+   * could not decode: an answer with an id in use would be a second answer to the first request.
+   */
+  holdsId(id: Id): boolean;
   /** Tasks not answered yet. */
   outstanding(): number;
   /** Refuses new work with SHUTTING_DOWN, waits for tasks, at the bound settles the rest SHUTTING_DOWN. */
