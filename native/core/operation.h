@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <list>
 #include <memory>
 #include <string>
 #include <vector>
@@ -46,10 +47,11 @@ enum class Status : uint8_t {
 
 // Life of an operation. Exactly one lane moves it from queued to done; anyone may abandon it once.
 //   queued ─► running ─► done
-//   running ─► committing ─► done       the name-changing call (rename, unlink) has been issued
+//   running ─► committing ─► done       the name-changing call (rename, unlink) is about to be issued
 // `abandoned` is a flag beside it: set on queued, the operation is dropped; set on running, the lane
 // starts no further call except to clean up under its own temporary name; set on committing, the
-// name may change late.
+// name may change late. State and flag share one byte, so that "abandoned" and "the rename goes out"
+// can never both win: every step is one compare-and-swap of it.
 enum class State : uint8_t { queued, running, committing, done };
 inline constexpr uint8_t state_mask = 0x0f;
 inline constexpr uint8_t abandoned_bit = 0x80;
@@ -95,6 +97,51 @@ struct Operation {
 
     // Result; written by the lane before it queues the completion, read after.
     Result result;
+
+    // Where it waits; guarded by its pool's mutex.
+    std::list<std::shared_ptr<Operation>>::iterator queue_position;
+
+    State state_now() const { return static_cast<State>(state.load(std::memory_order_acquire) & state_mask); }
+    bool abandoned() const { return (state.load(std::memory_order_acquire) & abandoned_bit) != 0; }
+    bool past_deadline(uint64_t now_us) const { return deadline_us != 0 && now_us >= deadline_us; }
+
+    // To ask before every call that is not clean-up.
+    bool may_start_call(uint64_t now_us) const { return !abandoned() && !past_deadline(now_us); }
+
+    // queued → running, by the lane that took it. False: it was dropped, and nobody will hear of it.
+    bool begin_running() { return step(State::queued, State::running); }
+
+    // running → committing, right before the rename or unlink. False: it was abandoned, and the name
+    // must stay as it is. Asking again while committing is harmless (remove tries unlink twice).
+    bool begin_commit() { return step(State::running, State::committing) || state_now() == State::committing; }
+
+    // → done, by the lane, as its last touch but for the completion. True: it was abandoned (late).
+    bool finish() {
+        const uint8_t before = state.fetch_or(static_cast<uint8_t>(State::done), std::memory_order_acq_rel);
+        static_assert((static_cast<uint8_t>(State::done) & static_cast<uint8_t>(State::committing)) == static_cast<uint8_t>(State::committing));
+        return (before & abandoned_bit) != 0;
+    }
+
+    // By whoever settled the caller's claim; says where the operation was. Done keeps no flag: its
+    // completion is on the way and is an ordinary one.
+    State abandon() {
+        uint8_t now = state.load(std::memory_order_acquire);
+        while (static_cast<State>(now & state_mask) != State::done &&
+               !state.compare_exchange_weak(now, now | abandoned_bit, std::memory_order_acq_rel, std::memory_order_acquire)) {
+        }
+        return static_cast<State>(now & state_mask);
+    }
+
+  private:
+    bool step(State from, State to) {
+        uint8_t expected = static_cast<uint8_t>(from);  // without the flag: an abandoned one does not go on
+        return state.compare_exchange_strong(expected, static_cast<uint8_t>(to), std::memory_order_acq_rel, std::memory_order_acquire);
+    }
 };
+
+const char* kind_name(Kind kind);
+const char* status_name(Status status);
+const char* lane_class_name(LaneClass lane_class);
+const char* state_name(State state);
 
 }  // namespace kvlane
