@@ -11,10 +11,12 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <memory>
-#include <vector>
+#include <string>
 
 #include "block_work.h"
+#include "clock.h"
 #include "file_system.h"
 #include "operation.h"
 #include "watch_word.h"
@@ -30,32 +32,34 @@ inline constexpr size_t page_bytes = 4096;  // header page, tail page, padding: 
 struct Root {
     int fd = -1;
     uint32_t generation = 0;       // the operation's root_generation under which the store id was compared
+    bool suspect = false;          // a call on it said that the mount is gone or ill: open it by path again
+    std::string store_id;          // as read through `fd`
     bool direct_refused = false;   // the file system does not take O_DIRECT
     bool noatime_refused = false;  // the files belong to somebody else
 };
 
+struct Mount;
+
 class RootCache {
   public:
-    Root& of(const Mount* mount);  // stays valid until the next call of `of`
+    Root& of(const std::shared_ptr<Mount>& mount);  // stays where it is
 
   private:
+    friend class LaneContext;
     struct Entry {
-        const Mount* mount;
+        std::shared_ptr<Mount> mount;  // held: a new mount must not be taken for an old one at the same address
         Root root;
     };
-    std::vector<Entry> entries_;
+    std::deque<Entry> entries_;
 };
 
 class LaneContext {
   public:
-    using Clock = uint64_t (*)();  // CLOCK_MONOTONIC, microseconds
-
-    LaneContext(FileSystem& file_system, WatchWord& word);                    // with a root cache of its own
-    LaneContext(FileSystem& file_system, WatchWord& word, RootCache& roots);  // a depth slot
+    LaneContext(FileSystem& file_system, WatchWord& word, const Clock& clock);  // with a root cache of its own
+    LaneContext(FileSystem& file_system, WatchWord& word, const Clock& clock, RootCache& roots);  // one of several seats
     LaneContext(const LaneContext&) = delete;
     LaneContext& operator=(const LaneContext&) = delete;
     ~LaneContext();  // frees pages, makes no call; a lane that ends calls close_roots() first, if it still can
-    void set_clock(Clock clock) { clock_ = clock; }
 
     // Once, first thing on a lane's own thread: an umask of its own, so that --file-mode is what files get.
     static void prepare_thread();
@@ -64,9 +68,9 @@ class LaneContext {
     bool still_wanted(const Operation& operation) const;
 
     // The mount's root, opened and compared with the expected store id. Status::ok, or why not (with result filled).
-    // `afresh`: by path even when a verified one is at hand (probe, identify).
+    // `afresh`: by path even when a verified one is at hand (probe). Do not keep the descriptor over a
+    // transfer: another seat of this lane may open the root again meanwhile.
     Status open_root(Operation& operation, Root*& out, bool afresh = false);
-    void drop_root(const Mount* mount);  // after ESTALE and its like: the next operation opens it by path again
     void close_roots();
 
     // The calls. Negative errno, or -call_refused.
@@ -93,7 +97,7 @@ class LaneContext {
 
     std::byte* header_page() { return pages_; }
     std::byte* tail_page() { return pages_ + page_bytes; }
-    uint64_t now_us() const { return clock_(); }
+    uint64_t now_us() const { return clock_.now_us(); }
     FileSystem& file_system() { return file_system_; }
     WatchWord& word() { return word_; }
 
@@ -105,8 +109,8 @@ class LaneContext {
     WatchWord& word_;
     std::unique_ptr<RootCache> own_roots_;
     RootCache& roots_;
+    const Clock& clock_;
     std::byte* pages_ = nullptr;
-    Clock clock_;
 };
 
 }  // namespace kvlane

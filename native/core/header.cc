@@ -1,0 +1,56 @@
+// header.cc — the block header page: written, judged.
+#define XXH_INLINE_ALL
+#include "header.h"
+
+#include <xxhash.h>
+
+#include <algorithm>
+#include <cstring>
+
+namespace kvlane {
+
+uint64_t xxh3(const void* data, size_t bytes) { return XXH3_64bits(data, bytes); }
+
+uint64_t xxh3(const void* first, size_t first_bytes, const void* second, size_t second_bytes) {
+    if (second_bytes == 0) return XXH3_64bits(first, first_bytes);
+    if (first_bytes == 0) return XXH3_64bits(second, second_bytes);
+    XXH3_state_t state;
+    XXH3_64bits_reset(&state);
+    XXH3_64bits_update(&state, first, first_bytes);
+    XXH3_64bits_update(&state, second, second_bytes);
+    return XXH3_64bits_digest(&state);
+}
+
+void write_header(HeaderPage& page, const HeaderFields& fields) {
+    std::memset(static_cast<void*>(&page), 0, sizeof page);
+    std::memcpy(page.magic, magic_bytes, sizeof page.magic);
+    page.format = format_current;
+    page.header_bytes = static_cast<uint32_t>(header_bytes);
+    page.payload_bytes = fields.payload_bytes;
+    page.payload_xxh3 = fields.payload_xxh3;
+    page.created_unix_us = fields.created_unix_us;
+    std::memcpy(page.writer, fields.writer.data(), std::min(fields.writer.size(), sizeof page.writer));
+    page.name_space_bytes = static_cast<uint32_t>(fields.name_space.size());
+    page.hex_bytes = static_cast<uint32_t>(fields.hex.size());
+    std::memcpy(page.name_space, fields.name_space.data(), std::min(fields.name_space.size(), sizeof page.name_space));
+    std::memcpy(page.hex, fields.hex.data(), std::min(fields.hex.size(), sizeof page.hex));
+    page.header_xxh3 = XXH3_64bits(&page, offsetof(HeaderPage, header_xxh3));
+}
+
+HeaderVerdict judge_header(const HeaderPage& page, size_t bytes) {
+    const auto* raw = reinterpret_cast<const char*>(&page);
+    if (std::all_of(raw, raw + bytes, [](char c) { return c == 0; })) return HeaderVerdict::blank;
+    if (bytes < sizeof page.magic || std::memcmp(page.magic, magic_bytes, sizeof page.magic) != 0) return HeaderVerdict::foreign;
+    if (bytes < sizeof page) return HeaderVerdict::contradicts;
+    if (page.format > format_current) return HeaderVerdict::newer_format;
+    if (page.header_xxh3 != XXH3_64bits(&page, offsetof(HeaderPage, header_xxh3))) return HeaderVerdict::contradicts;
+    if (page.format != format_current || page.header_bytes != header_bytes) return HeaderVerdict::contradicts;
+    if (page.name_space_bytes > sizeof page.name_space || page.hex_bytes > sizeof page.hex) return HeaderVerdict::contradicts;
+    return HeaderVerdict::valid;
+}
+
+bool header_names(const HeaderPage& page, std::string_view name_space, std::string_view hex) {
+    return std::string_view(page.name_space, page.name_space_bytes) == name_space && std::string_view(page.hex, page.hex_bytes) == hex;
+}
+
+}  // namespace kvlane

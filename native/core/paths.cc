@@ -1,0 +1,75 @@
+// paths.cc — names below a store's root.
+#include "paths.h"
+
+#include <sys/random.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <ctime>
+
+namespace kvlane {
+namespace {
+
+bool digit(char c) { return c >= '0' && c <= '9'; }
+bool letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
+
+std::atomic<uint64_t> counter{0};
+
+std::string make_writer_name() {
+    uint64_t random = 0;
+    // Early at boot getrandom may have nothing yet; a clock and a pid must do then: the names are O_EXCL anyway.
+    if (::getrandom(&random, sizeof random, GRND_NONBLOCK) != static_cast<ssize_t>(sizeof random)) {
+        timespec now = {};
+        clock_gettime(CLOCK_REALTIME, &now);
+        random = static_cast<uint64_t>(now.tv_sec) * 1'000'000'007U ^ static_cast<uint64_t>(now.tv_nsec) << 20 ^ static_cast<uint64_t>(::getpid());
+    }
+    std::string name(16, '0');
+    for (char& c : name) {
+        c = "0123456789abcdef"[random & 15];
+        random >>= 4;
+    }
+    return name;
+}
+
+std::string unique() { return writer_name() + "-" + std::to_string(counter.fetch_add(1, std::memory_order_relaxed) + 1); }
+
+}  // namespace
+
+bool plain_name_space(std::string_view name_space) {
+    const size_t at = name_space.find('@');
+    const std::string_view name = name_space.substr(0, at);
+    if (name.empty() || name.size() > 64 || !(digit(name[0]) || letter(name[0]))) return false;
+    if (!std::all_of(name.begin(), name.end(), [](char c) { return digit(c) || letter(c) || c == '.' || c == '_' || c == '-'; })) return false;
+    if (at == std::string_view::npos) return true;
+    const std::string_view generation = name_space.substr(at + 1);
+    return !generation.empty() && generation.size() <= 10 && std::all_of(generation.begin(), generation.end(), digit);
+}
+
+bool plain_hex(std::string_view hex) {
+    return hex.size() >= 2 && hex.size() <= 128 &&
+           std::all_of(hex.begin(), hex.end(), [](char c) { return digit(c) || (c >= 'a' && c <= 'f'); });
+}
+
+std::string fan_out(std::string_view hex) { return std::string(hex.substr(0, 2)); }
+std::string block_file(std::string_view hex) { return std::string(hex) + ".kvb"; }
+
+std::string block_directory(std::string_view name_space, std::string_view hex) {
+    return std::string(blocks_name) + "/" + std::string(name_space) + "/" + fan_out(hex);
+}
+std::string block_path(std::string_view name_space, std::string_view hex) {
+    return block_directory(name_space, hex) + "/" + block_file(hex);
+}
+
+const std::string& writer_name() {
+    static const std::string* const name = new std::string(make_writer_name());  // leaked: lanes outlive static destructors
+    return *name;
+}
+
+std::string temporary_name(std::string_view prefix) { return std::string(prefix) + "." + unique() + ".tmp"; }
+
+std::string aside_file(std::string_view name_space, std::string_view hex, uint64_t inode) {
+    return std::string(name_space) + "." + std::string(hex) + "." + std::to_string(inode) + "." + unique();
+}
+
+}  // namespace kvlane

@@ -1,0 +1,32 @@
+// paths.h — where things lie below a store's root. Names only, no call.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace kvlane {
+
+inline constexpr const char* identity_name = "kvlane.json";
+inline constexpr const char* blocks_name = "blocks";
+inline constexpr const char* aside_name = "aside";
+inline constexpr const char* probe_name = "probe";
+inline constexpr const char* name_spaces_name = "namespaces";
+inline constexpr const char* probe_block_name = "block";
+
+// The second gate after the protocol's: nothing that is not one plain path component passes.
+bool plain_name_space(std::string_view name_space);
+bool plain_hex(std::string_view hex);
+
+std::string fan_out(std::string_view hex);     // "9f", from the first two digits
+std::string block_file(std::string_view hex);  // "9f3c….kvb"
+std::string block_path(std::string_view name_space, std::string_view hex);       // "blocks/llama/9f/9f3c….kvb"
+std::string block_directory(std::string_view name_space, std::string_view hex);  // "blocks/llama/9f"
+
+// Random once per process: two processes, on whatever hosts, never make the same name.
+const std::string& writer_name();  // 16 hex digits
+// "<prefix>.<writer>-<n>.tmp", n never used twice in this process.
+std::string temporary_name(std::string_view prefix);
+std::string aside_file(std::string_view name_space, std::string_view hex, uint64_t inode);
+
+}  // namespace kvlane
