@@ -25,7 +25,8 @@ const protocol = readProtocol(JSON.parse(read('protocol/protocol.json')), JSON.p
 const readme = read('protocol/README.md');
 const outputs = {
   'protocol/messages.ts': typescript(protocol),
-  'protocol/validate.generated.ts': validators(protocol),
+  'protocol/validate_requests.generated.ts': validators(protocol, 'validate_requests.generated.ts', { requestValidators: protocol.requests }),
+  'protocol/validate_answers.generated.ts': validators(protocol, 'validate_answers.generated.ts', { answerValidators: protocol.answers, eventValidators: protocol.events }),
   'clients/python/src/kvlane/_messages.py': python(protocol),
   'protocol/README.md': withTables(readme, protocol),
 };

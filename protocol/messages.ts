@@ -171,7 +171,7 @@ export interface ArenaFacts {
 }
 
 /** device is null until the mount has answered; mounts with equal devices share lanes. */
-export interface MountFacts {
+export interface MountInfo {
   name: string;
   root: string;
   device: string | null;
@@ -541,7 +541,7 @@ export interface ReadyEvent {
   timeout_ms: number;
   stall_ms: number;
   arena: ArenaFacts;
-  mounts: MountFacts[];
+  mounts: MountInfo[];
   limits: Limits;
 }
 

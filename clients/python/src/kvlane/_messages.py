@@ -293,14 +293,14 @@ class ArenaFacts(TypedDict):
     backing: Backing
 
 
-class _MountFactsRequired(TypedDict):
+class _MountInfoRequired(TypedDict):
     name: str
     root: str
     device: str | None
     state: MountState
 
 
-class MountFacts(_MountFactsRequired, total=False):
+class MountInfo(_MountInfoRequired, total=False):
     """device is null until the mount has answered; mounts with equal devices share lanes."""
 
     store_id: str
@@ -734,7 +734,7 @@ class ReadyEvent(TypedDict):
     timeout_ms: int
     stall_ms: int
     arena: ArenaFacts
-    mounts: list[MountFacts]
+    mounts: list[MountInfo]
     limits: Limits
 
 
