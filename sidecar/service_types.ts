@@ -4,7 +4,7 @@
 // (tasks, deadlines, breakers, slots) knows requests and lanes. Neither imports the other's files:
 // main.ts alone puts them together, and tests put a stub on either side of these types.
 import type { Engine, Native, NativeEvent } from '../native/index.ts';
-import type { Answer, Event, Id, MountFacts } from '../protocol/messages.ts';
+import type { Answer, Event, Id, MountInfo } from '../protocol/messages.ts';
 import type { Request } from '../protocol/request.ts';
 
 /** CLOCK_MONOTONIC and one timer; the only clock that decides anything. */
@@ -77,7 +77,7 @@ export interface ServiceDeps {
 
 export interface Service {
   /** Identifies the mounts in lanes; resolves after at most START_WAIT_MS = 80, whatever they do. */
-  start(): Promise<MountFacts[]>;
+  start(): Promise<MountInfo[]>;
   /** A decoded request; its one answer goes out through deps.send. */
   handle(request: Request): void;
   onNative(batch: NativeEvent[]): void;

@@ -1,0 +1,194 @@
+#!/usr/bin/env node
+// main.ts — the command `kvlane`: options → wiring → run; the only file that starts things.
+//
+// Nothing here or below it touches a mount: that is what lanes are for. The order matters: what may be
+// refused is refused before anything runs, stdout belongs to the protocol from the first line on, and
+// stdin is read only after `ready` went out.
+import { Console } from 'node:console';
+import { fstatSync, writeSync } from 'node:fs';
+import { Writable } from 'node:stream';
+import { isatty } from 'node:tty';
+import type { ArenaInfo, Native, NativeEvent } from '../native/index.ts';
+import { decode } from '../protocol/decode.ts';
+import { LIMITS } from '../protocol/messages.ts';
+import type { Id, MountInfo } from '../protocol/messages.ts';
+import { pooledSink, streamSink } from './byte_sink.ts';
+import { nativeClock } from './clock.ts';
+import { readyEvent } from './handshake.ts';
+import { offerStores, whatToType, withoutStore } from './hints.ts';
+import type { StoreOffer } from './hints.ts';
+import { createLineReader } from './line_reader.ts';
+import { createLineWriter } from './line_writer.ts';
+import { createLog } from './log.ts';
+import type { StderrLog } from './log.ts';
+import { parseCommandLine } from './options.ts';
+import type { ServeOptions } from './options.ts';
+import { watchParent } from './parent_watch.ts';
+import type { Service } from './service_types.ts';
+import { createLeave, EXIT_USAGE } from './shutdown.ts';
+import type { Leave } from './shutdown.ts';
+import { pumpStdin } from './stdin_pump.ts';
+import { createUsage, FIRST_SAMPLE_MS } from './usage.ts';
+
+const STDIN = 0;
+const STDOUT = 1;
+const STDERR = 2;
+
+const commandLine = parseCommandLine(process.argv.slice(2), process.cwd);
+if (commandLine.do === 'say') {
+  sayAndExit(commandLine.text, commandLine.exitCode);
+} else {
+  await serve(commandLine.options);
+}
+
+async function serve(options: ServeOptions): Promise<void> {
+  process.chdir('/'); // a working directory on a mount would keep it from being unmounted
+  process.umask(0); // --file-mode is meant as it is said
+
+  const log = createLog({ sink: pooledSink(STDERR), terminal: isatty(STDERR) });
+  // Whatever a library prints must not reach stdout. Not process.stderr either: making it would set its pipe non-blocking for everybody.
+  globalThis.console = new Console(
+    new Writable({
+      write(text: Buffer, _encoding, done) {
+        log.warn('printed', { text: text.toString().trimEnd() });
+        done();
+      },
+    }),
+  );
+  process.removeAllListeners('warning');
+  process.on('warning', (warning) => log.warn('node_warning', { warning }));
+
+  const native = await loadNative();
+  const { arena, slots } = makeArena(native, options);
+
+  let service: Service | null = null;
+  let leave: Leave = () => {};
+  const writer = createLineWriter({ sink: stdoutSink((error) => writer.fail(`stdout: ${error.message}`)), onGone: (why) => leave('stdout_gone', { why }) });
+  leave = createLeave({ service: () => service, writer, log, native });
+  for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, () => leave('signal', { signal }));
+  process.on('uncaughtException', (error) => leave('fatal_error', { error }));
+  process.on('unhandledRejection', (error) => leave('fatal_error', { error }));
+
+  // `ready` is the first line, whatever happens while the mounts are looked at.
+  let early: object[] | null = [];
+  const send = (message: object): void => void (early === null ? writer.send(message) : early.push(message));
+
+  native.start({ stallUs: options.stallMs * 1000, stuckProcessMax: options.stuckProcessMax }, (batch: NativeEvent[]) => {
+    if (batch.some((event) => event.type === 'parent_gone')) leave('parent_gone');
+    service?.onNative(batch);
+  });
+  watchParent(native, log);
+  const clock = nativeClock(native);
+  const usage = createUsage(log);
+  const { createService } = await import('./service.ts');
+  const { arena: _arena, ...policy } = options;
+  const running = createService(
+    { native, clock, send, log, usage, onShutdown: (timeoutMs) => leave('shutdown_request', { drainMs: timeoutMs }) },
+    { ...policy, slots },
+  );
+
+  service = running;
+  const mounts = await running.start();
+  writer.send(
+    readyEvent({
+      nowUs: clock.nowUs(),
+      engine: options.engine,
+      timeoutMs: options.timeoutMs,
+      stallMs: options.stallMs,
+      arena,
+      arenaOwner: 'fd' in options.arena ? 'client' : 'sidecar',
+      slotBytes: options.slotBytes,
+      slots,
+      mounts,
+    }),
+  );
+  for (const message of early) writer.send(message);
+  early = null;
+  setTimeout(() => usage.refresh(), FIRST_SAMPLE_MS).unref();
+
+  const offer = isatty(STDIN) && isatty(STDERR) ? greet(mounts, running, log) : null;
+  readRequests({ service: running, options, slots, clock, send, offer, leave });
+}
+
+interface Reading {
+  service: Service;
+  options: ServeOptions;
+  slots: number;
+  clock: { nowUs(): number };
+  send(message: object): void;
+  offer: StoreOffer | null;
+  leave: Leave;
+}
+
+function readRequests({ service, options, slots, clock, send, offer, leave }: Reading): void {
+  const mounts = options.mounts.map((mount) => mount.name);
+  const refuse = (id: Id | null, code: string, message: string, line: number): void => {
+    // An id in use belongs to the answer of the task that has it.
+    const held = id !== null && service.holdsId(id);
+    if (id === null || held) send({ id: null, ok: false, error: { code, message }, ...(held ? { duplicate_of: id } : {}), line });
+    else send({ id, ok: false, error: { code, message } });
+  };
+  const reader = createLineReader(
+    {
+      onValue(value, line) {
+        const decoded = decode(value, { slots, slotBytes: options.slotBytes, mounts, line, nowUs: clock.nowUs() });
+        if (decoded.ok) service.handle(decoded.request);
+        else refuse(decoded.id, decoded.code, decoded.message, line);
+      },
+      onRefused: ({ code, message, line }) => refuse(null, code, message, line),
+    },
+    LIMITS.line_bytes_max,
+  );
+  pumpStdin(process.stdin, {
+    take: (bytes) => reader.feed(offer?.open() ? offer.take(bytes) : bytes),
+    ended(fault) {
+      if (offer?.open()) reader.feed(offer.typed());
+      reader.end();
+      leave('stdin_end', fault === null ? {} : { error: fault.message });
+    },
+  });
+}
+
+function greet(mounts: MountInfo[], service: Service, log: StderrLog): StoreOffer | null {
+  for (const line of whatToType(mounts)) log.say(line);
+  const missing = withoutStore(mounts);
+  if (missing.length === 0 || service.createStore === undefined) return null;
+  return offerStores(missing, { say: (text) => log.say(text), create: (mount) => service.createStore?.(mount) });
+}
+
+async function loadNative(): Promise<Native> {
+  try {
+    const { native } = await import('../native/index.ts');
+    return native;
+  } catch (error) {
+    return sayAndExit(`kvlane: cannot load the native part: ${(error as Error).message}\n`, EXIT_USAGE);
+  }
+}
+
+function makeArena(native: Native, options: ServeOptions): { arena: ArenaInfo; slots: number } {
+  let arena: ArenaInfo;
+  try {
+    arena = 'fd' in options.arena ? native.adoptArena(options.arena.fd) : native.createArena(options.arena.bytes);
+  } catch (error) {
+    const asked = 'fd' in options.arena ? `--arena-fd ${options.arena.fd}` : `an arena of ${options.arena.bytes} bytes`;
+    return sayAndExit(`kvlane: ${asked} cannot be used: ${(error as Error).message}\n`, EXIT_USAGE);
+  }
+  const slots = Math.floor(arena.bytes / options.slotBytes);
+  if (slots < 1) sayAndExit(`kvlane: the arena has ${arena.bytes} bytes and holds no slot of ${options.slotBytes}: lower --slot-bytes\n`, EXIT_USAGE);
+  return { arena, slots };
+}
+
+function stdoutSink(onError: (error: Error) => void): ReturnType<typeof streamSink> {
+  const kind = fstatSync(STDOUT); // Node has done the same at its start
+  return kind.isFIFO() || kind.isSocket() ? streamSink(process.stdout, onError) : pooledSink(STDOUT);
+}
+
+/** Before anything runs: the one place where process.exit() is safe. */
+function sayAndExit(text: string, exitCode: number): never {
+  try {
+    writeSync(exitCode === 0 ? STDOUT : STDERR, text);
+  } catch {
+    // Nobody listens; the status still speaks.
+  }
+  process.exit(exitCode);
+}

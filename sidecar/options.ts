@@ -1,0 +1,215 @@
+// options.ts — the command line → options that are right in every field, or a sentence that says what would be.
+//
+// Pure: looks at no file and starts nothing. A mount's path is resolved by text alone, since even a
+// stat of a mount that hangs would hang us.
+import { resolve } from 'node:path';
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
+import type { Engine } from '../native/index.ts';
+import { LIMITS, VERSION } from '../protocol/messages.ts';
+import type { MountOption } from './service_types.ts';
+import { EXIT_USAGE } from './shutdown.ts';
+
+export interface ServeOptions {
+  mounts: MountOption[];
+  arena: { fd: number } | { bytes: number };
+  slotBytes: number;
+  timeoutMs: number;
+  stallMs: number;
+  engine: Engine;
+  lanes: number;
+  stuckMax: number;
+  stuckProcessMax: number;
+  fsync: boolean;
+  fileMode: number;
+  holdBreakerClosed: boolean;
+}
+
+export type CommandLine =
+  | { do: 'serve'; options: ServeOptions }
+  /** Nothing to start: say this and leave. */
+  | { do: 'say'; text: string; exitCode: number };
+
+/** A device each, with three classes of lanes: more mounts than anyone has, few enough to list in one line. */
+export const MOUNTS_MAX = 32;
+const PAGE_BYTES = 4_096; // slots hold O_DIRECT transfers
+const ARENA_MIB_MAX = 1024 * 1024; // 1 TiB
+const LANES_MAX = 64;
+const STUCK_MAX_MAX = 16_384; // a thread each
+
+const HELP_AFTER = `
+It speaks newline-delimited JSON on stdin and stdout and logs to stderr; the first line is the "ready" event.
+
+By hand:
+  $ kvlane serve --mount kv0=/mnt/cache --create
+  {"id":1,"op":"store","blocks":[{"key":"demo/00ff","text":"hello"}]}
+  {"id":2,"op":"load","blocks":[{"key":"demo/00ff"}],"inline":true}
+  {"id":3,"op":"lookup","keys":["demo/00ff","demo/0100"]}
+  {"id":4,"op":"stuck"}        what sits in the kernel, where and for how long
+  {"id":5,"op":"help"}         every request with its fields
+  {"id":6,"op":"shutdown"}     or ctrl-D
+
+Two devices, answers after at most 250 ms unless a request says otherwise:
+  $ kvlane serve --mount fast=/mnt/nvme --mount far=/mnt/nfs --timeout-ms 250
+
+Sizes take plain bytes or a unit: 1048576, 1024KiB, 1MiB.
+
+Exit status:
+   0   asked to leave (shutdown request, end of stdin, signal, parent gone) and left
+   2   a bad option, or an arena that cannot be used; nothing was started
+  70   an error inside kvlane; the log on stderr says which
+  74   nobody reads stdout any more`;
+
+export function parseCommandLine(words: readonly string[], cwd: () => string): CommandLine {
+  let said = '';
+  let result: CommandLine | null = null;
+  const program = new Command('kvlane')
+    .description('KV cache blocks in and out of a mounted file system, every request answered by its deadline.')
+    .version(VERSION, '-V, --version', 'print the version')
+    .helpOption('-h, --help', 'print this help')
+    .helpCommand(false)
+    .showSuggestionAfterError()
+    .exitOverride()
+    .configureOutput({
+      writeOut: (text) => void (said += text),
+      writeErr: (text) => void (said += text),
+      outputError: (text, write) => write(text.replace(/^error: /, 'kvlane: ')),
+    });
+
+  const serve = program
+    .command('serve')
+    .summary('serve requests from stdin (see kvlane serve --help)')
+    .description('Serve requests from stdin until it ends.')
+    .usage('--mount NAME=DIR [options]')
+    .helpOption('-h, --help', 'print this help')
+    .allowExcessArguments(false)
+    .addOption(
+      new Option('--mount <NAME=DIR>', 'a store: the name requests use, and its root directory; repeat for more').argParser(
+        (word: string, before: MountOption[] = []) => [...before, mountOption(word, before, cwd)],
+      ),
+    )
+    .option('--create', 'make the store in a root that has none (without it such a mount answers WRONG_STORE)', false)
+    .addOption(new Option('--arena-fd <N>', 'inherited memfd, sealed against shrinking and growing, that holds the slots').argParser(whole(3, 2 ** 20)))
+    .addOption(new Option('--arena-mib <M>', 'make an arena of this size instead').argParser(whole(1, ARENA_MIB_MAX)).default(64))
+    .addOption(new Option('--slot-bytes <B>', 'one slot, a multiple of 4096').argParser(slotBytes).default(1024 * 1024, '1MiB'))
+    .addOption(new Option('--timeout-ms <T>', 'deadline of a request that names none').argParser(whole(1, LIMITS.timeout_ms_max)).default(2_000))
+    .addOption(new Option('--stall-ms <S>', 'a call in the kernel for longer is reported, and is evidence against its mount').argParser(whole(1, LIMITS.timeout_ms_max)).default(1_000))
+    .addOption(new Option('--engine <NAME>', 'how lanes do their IO').choices(['threads', 'aio']).default('threads'))
+    .addOption(new Option('--lanes <L>', 'threads per device and class (load, store, metadata), made on demand').argParser(whole(1, LANES_MAX)).default(4))
+    .addOption(new Option('--stuck-max <K>', 'stuck threads per device before it is refused as SATURATED').argParser(whole(1, STUCK_MAX_MAX)).default(64))
+    .addOption(new Option('--stuck-process-max <K>', 'the same for the whole process').argParser(whole(1, STUCK_MAX_MAX)).default(4_096))
+    .option('--fsync', 'a stored block is on the disk before its answer (slower; a cache seldom needs it)', false)
+    .addOption(new Option('--file-mode <MODE>', 'permissions of new block files, octal').argParser(fileMode).default(0o600, '0600'))
+    .addOption(new Option('--test-hold-breaker-closed', 'for tests: never suspend a mount, whatever it does').default(false))
+    .addHelpText('after', HELP_AFTER)
+    .action((given: Given, command: Command) => {
+      const byHand = (name: string): boolean => command.getOptionValueSource(name) === 'cli';
+      if (given.mount === undefined) {
+        return command.error("kvlane: --mount is missing: name at least one store, for example --mount kv0=/mnt/cache", { exitCode: EXIT_USAGE });
+      }
+      if (given.arenaFd !== undefined && byHand('arenaMib')) {
+        return command.error('kvlane: --arena-fd and --arena-mib exclude each other: the inherited arena has its own size', { exitCode: EXIT_USAGE });
+      }
+      const arena = given.arenaFd !== undefined ? { fd: given.arenaFd } : { bytes: given.arenaMib * 1024 * 1024 };
+      if ('bytes' in arena && arena.bytes < given.slotBytes) {
+        return command.error(`kvlane: --arena-mib ${given.arenaMib} holds no slot of ${given.slotBytes} bytes: raise it, or lower --slot-bytes`, {
+          exitCode: EXIT_USAGE,
+        });
+      }
+      result = {
+        do: 'serve',
+        options: {
+          mounts: given.mount.map((mount) => ({ ...mount, create: given.create })),
+          arena,
+          slotBytes: given.slotBytes,
+          timeoutMs: given.timeoutMs,
+          stallMs: given.stallMs,
+          engine: given.engine,
+          lanes: given.lanes,
+          stuckMax: given.stuckMax,
+          stuckProcessMax: given.stuckProcessMax,
+          fsync: given.fsync,
+          fileMode: given.fileMode,
+          holdBreakerClosed: given.testHoldBreakerClosed,
+        },
+      };
+      return undefined;
+    });
+  serve.copyInheritedSettings(program);
+  program.addHelpText('after', '\nTry: kvlane serve --help');
+
+  try {
+    program.parse([...words], { from: 'user' });
+  } catch (error) {
+    if (!(error instanceof CommanderError)) throw error;
+    const asked = error.code === 'commander.helpDisplayed' || error.code === 'commander.version';
+    return { do: 'say', text: said, exitCode: asked ? 0 : EXIT_USAGE };
+  }
+  return result ?? { do: 'say', text: said, exitCode: EXIT_USAGE };
+}
+
+interface Given {
+  mount?: MountOption[];
+  create: boolean;
+  arenaFd?: number;
+  arenaMib: number;
+  slotBytes: number;
+  timeoutMs: number;
+  stallMs: number;
+  engine: Engine;
+  lanes: number;
+  stuckMax: number;
+  stuckProcessMax: number;
+  fsync: boolean;
+  fileMode: number;
+  testHoldBreakerClosed: boolean;
+}
+
+function mountOption(word: string, before: readonly MountOption[], cwd: () => string): MountOption {
+  const equals = word.indexOf('=');
+  const name = word.slice(0, equals);
+  const root = word.slice(equals + 1);
+  if (equals < 0) throw new InvalidArgumentError(`Name and directory are wanted, for example kv0=${word || '/mnt/cache'}.`);
+  if (!/^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/.test(name)) {
+    throw new InvalidArgumentError('The name before = has 1 to 64 of A-Z a-z 0-9 . _ - and starts with a letter or digit.');
+  }
+  if (root === '' || root.includes('\0')) throw new InvalidArgumentError('The directory after = is missing.');
+  if (before.some((mount) => mount.name === name)) throw new InvalidArgumentError(`The name ${name} is taken by an earlier --mount.`);
+  if (before.length >= MOUNTS_MAX) throw new InvalidArgumentError(`At most ${MOUNTS_MAX} mounts.`);
+  return { name, root: absolute(root, cwd), create: false };
+}
+
+function absolute(path: string, cwd: () => string): string {
+  if (path.startsWith('/')) return resolve('/', path);
+  try {
+    return resolve(cwd(), path);
+  } catch {
+    throw new InvalidArgumentError('It is relative, and the working directory is gone: give a path that starts with /.');
+  }
+}
+
+function whole(min: number, max: number): (word: string) => number {
+  return (word) => {
+    const value = /^[0-9]{1,15}$/.test(word) ? Number(word) : NaN;
+    if (!(value >= min && value <= max)) throw new InvalidArgumentError(`A whole number from ${min} to ${max} is wanted.`);
+    return value;
+  };
+}
+
+const UNITS: Record<string, number> = { '': 1, kib: 1024, mib: 1024 ** 2, gib: 1024 ** 3 };
+
+function slotBytes(word: string): number {
+  const [, digits = '', unit = ''] = /^([0-9]{1,15}) ?(|[KMG]iB)$/i.exec(word) ?? [];
+  const bytes = digits === '' ? NaN : Number(digits) * UNITS[unit.toLowerCase()]!;
+  if (!(bytes >= PAGE_BYTES && bytes <= 1024 ** 3)) throw new InvalidArgumentError('A size from 4096 to 1GiB is wanted, for example 1048576 or 1MiB.');
+  if (bytes % PAGE_BYTES !== 0) throw new InvalidArgumentError(`A multiple of 4096 is wanted; the next one is ${Math.ceil(bytes / PAGE_BYTES) * PAGE_BYTES}.`);
+  return bytes;
+}
+
+function fileMode(word: string): number {
+  const mode = /^0?[0-7]{3}$/.test(word) ? Number.parseInt(word, 8) : NaN;
+  if (Number.isNaN(mode)) throw new InvalidArgumentError('An octal mode is wanted, for example 0600 or 0660.');
+  if ((mode & 0o600) !== 0o600) throw new InvalidArgumentError('The owner must be able to read and write (0600 at least).');
+  if ((mode & 0o111) !== 0) throw new InvalidArgumentError('Block files are not run: no execute bits.');
+  return mode;
+}
+
