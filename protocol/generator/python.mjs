@@ -6,7 +6,7 @@ import { BANNER, typesOf } from './schema.mjs';
 import { constant } from './typescript.mjs';
 
 const KEYWORDS = new Set(['class', 'from', 'import', 'global', 'pass', 'in', 'is']);
-const WIDTH = 100;
+const WIDTH = 120;
 const quote = (value) => (value === true ? 'True' : value === false ? 'False' : JSON.stringify(value));
 
 function type(schema) {
@@ -58,10 +58,14 @@ function wrapped(line) {
 function declare({ name, schema }) {
   if (schema.properties) return classes(name, schema);
   if (schema.enum) return `${name} = Literal[\n${schema.enum.map((word) => `    ${quote(word)},`).join('\n')}\n]\n`;
-  return `${name} = ${typesOf(schema).length > 1 ? `Union[${typesOf(schema).map((kind) => type({ ...schema, type: kind })).join(', ')}]` : type(schema)}\n`;
+  return `${name} = ${type(schema)}\n`;
 }
 
-const union = (name, set) => `${name} = Union[\n${set.map((entry) => `    ${entry.name},`).join('\n')}\n]\n`;
+function union(name, set) {
+  const names = set.map((entry) => entry.name);
+  const line = `${name} = ${names.join(' | ')}`;
+  return line.length <= WIDTH ? `${line}\n` : `${name} = (\n    ${names.join('\n    | ')}\n)\n`;
+}
 
 /** A string over as many source lines as it needs. */
 function text(value, indent) {
@@ -97,11 +101,11 @@ export function python(protocol) {
   const enums = types.filter((entry) => entry.schema.enum);
   const limitLines = Object.entries(limits).flatMap(([name, limit]) => [
     ...wrapped(`    # ${limit.unit ? `${limit.unit}. ` : ''}${limit.reason}`).split('\n').map((line, i) => (i === 0 ? line : line.replace('    ', '    # '))),
-    `${name.toUpperCase()}: Final = ${limit.value}`.replace(/^/, ''),
+    `${name.toUpperCase()}: Final = ${limit.value}`,
   ]);
   return [
     `"""What goes over the wire: types, codes, limits.\n\n${BANNER.replace('; run', ';\nrun')}\n"""\n`,
-    `from __future__ import annotations\n\nfrom typing import Final, Literal, NamedTuple, TypedDict, Union\n`,
+    `from __future__ import annotations\n\nfrom typing import Final, Literal, NamedTuple, TypedDict\n`,
     `PROTOCOL: Final = ${protocol.number}\nVERSION: Final = ${quote(protocol.version)}\n`,
     `${limitLines.map((line) => line.replace(/^ {4}/, '')).join('\n')}\n`,
     `LIMITS: Final[dict[str, int]] = {\n${Object.keys(limits).map((name) => `    "${name}": ${name.toUpperCase()},`).join('\n')}\n}\n`,

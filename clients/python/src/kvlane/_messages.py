@@ -6,19 +6,18 @@ run: npm run protocol:generate
 
 from __future__ import annotations
 
-from typing import Final, Literal, NamedTuple, TypedDict, Union
+from typing import Final, Literal, NamedTuple, TypedDict
 
 PROTOCOL: Final = 1
 VERSION: Final = "0.1.0"
 
-# bytes. One line without its newline. The largest request (blocks_max whole keys of
-# key_bytes_max) takes about 0.8 MiB, the largest answer to it about 0.7 MiB.
+# bytes. One line without its newline. The largest request (blocks_max whole keys of key_bytes_max) takes about 0.8
+# MiB, the largest answer to it about 0.7 MiB.
 LINE_BYTES_MAX: Final = 1048576
-# blocks. In one request. 64 Ki tokens at 16 a block; decoding takes a few milliseconds of the
-# sidecar's only loop.
+# blocks. In one request. 64 Ki tokens at 16 a block; decoding takes a few milliseconds of the sidecar's only loop.
 BLOCKS_MAX: Final = 4096
-# bytes. namespace/hex. Room for a 64-character name with a generation and a 256-bit hash, and
-# 4096 of them still fit a line.
+# bytes. namespace/hex. Room for a 64-character name with a generation and a 256-bit hash, and 4096 of them still
+# fit a line.
 KEY_BYTES_MAX: Final = 160
 # characters. The name without its generation; a directory name on any file system.
 NAMESPACE_CHARS_MAX: Final = 64
@@ -34,8 +33,7 @@ ID_MAX: Final = 9007199254740991
 ID_BYTES_MAX: Final = 64
 # characters. Mount names stand in every message and log line.
 MOUNT_NAME_CHARS_MAX: Final = 64
-# bytes. Of one block given as text or base64: for hands at a keyboard. Real blocks go through
-# slots.
+# bytes. Of one block given as text or base64: for hands at a keyboard. Real blocks go through slots.
 INLINE_BYTES_MAX: Final = 65536
 # blocks. Inline blocks in one request: the answer to an inline load fits one line.
 INLINE_BLOCKS_MAX: Final = 8
@@ -43,14 +41,12 @@ INLINE_BLOCKS_MAX: Final = 8
 FINGERPRINT_BYTES_MAX: Final = 16384
 # levels. A fingerprint nests no deeper, so that comparing two is cheap.
 FINGERPRINT_DEPTH_MAX: Final = 16
-# ms. One hour, for timeout_ms and for how far ahead deadline_us may lie: more is a mistake of
-# units.
+# ms. One hour, for timeout_ms and for how far ahead deadline_us may lie: more is a mistake of units.
 TIMEOUT_MS_MAX: Final = 3600000
-# ms. How long after the deadline a client waits for the sidecar's answer before it has the last
-# word itself.
+# ms. How long after the deadline a client waits for the sidecar's answer before it has the last word itself.
 GRACE_MS: Final = 20
-# ms. ready.now_us and the client's CLOCK_MONOTONIC further apart than this, beyond the start
-# itself: not the same clock, the client refuses.
+# ms. ready.now_us and the client's CLOCK_MONOTONIC further apart than this, beyond the start itself: not the same
+# clock, the client refuses.
 CLOCK_SKEW_MS_MAX: Final = 1000
 # characters. How much of a bad value an error message repeats.
 QUOTED_CHARS_MAX: Final = 60
@@ -76,7 +72,7 @@ LIMITS: Final[dict[str, int]] = {
     "quoted_chars_max": QUOTED_CHARS_MAX,
 }
 
-Id = Union[int, str]
+Id = int | str
 
 Code = Literal[
     "INVALID_REQUEST",
@@ -189,7 +185,7 @@ Keys = list[KeyOrHex]
 
 Slots = list[Slot]
 
-BytesColumn = Union[int, list[Bytes]]
+BytesColumn = int | list[Bytes]
 
 
 class _StoreBlockRequired(TypedDict):
@@ -233,8 +229,7 @@ class _FailedEntryRequired(TypedDict):
 
 
 class FailedEntry(_FailedEntryRequired, total=False):
-    """What went wrong with one block (block), or in the same way with several (blocks: inclusive
-    ranges)."""
+    """What went wrong with one block (block), or in the same way with several (blocks: inclusive ranges)."""
 
     block: int
     blocks: list[Range]
@@ -413,8 +408,8 @@ class CodeFacts(NamedTuple):
 CODE_TABLE: Final[dict[Code, CodeFacts]] = {
     "INVALID_REQUEST": CodeFacts(
         (
-            "The line is not a request: not JSON, a field missing, unknown, out of range. The "
-            "message says which field, what it must be and what it was."
+            "The line is not a request: not JSON, a field missing, unknown, out of range. The message says which "
+            "field, what it must be and what it was."
         ),
         "Mend the client; the same line never succeeds.",
     ),
@@ -428,8 +423,8 @@ CODE_TABLE: Final[dict[Code, CodeFacts]] = {
     ),
     "DUPLICATE_ID": CodeFacts(
         (
-            "The id belongs to a request that is not answered yet. The answer has id null, "
-            "duplicate_of and line; the first request goes on."
+            "The id belongs to a request that is not answered yet. The answer has id null, duplicate_of and line; the "
+            "first request goes on."
         ),
         "Mend the client: an id is free again once its answer came.",
     ),
@@ -439,26 +434,23 @@ CODE_TABLE: Final[dict[Code, CodeFacts]] = {
     ),
     "CORRUPT": CodeFacts(
         (
-            "The file does not hold what its header promises, or is no block at all. No byte of it "
-            "counts; the slot's contents are undefined."
+            "The file does not hold what its header promises, or is no block at all. No byte of it counts; the slot's "
+            "contents are undefined."
         ),
         "A miss: recompute, and store it.",
     ),
     "LENGTH_MISMATCH": CodeFacts(
         "A valid block of another length than asked; it is left alone.",
-        (
-            "A miss for this layout. Check that the namespace's fingerprint covers whatever "
-            "decides the block size."
-        ),
+        "A miss for this layout. Check that the namespace's fingerprint covers whatever decides the block size.",
     ),
     "DEADLINE_EXCEEDED": CodeFacts(
         (
-            "Not finished in time; phase says where it was. The kernel may still be at work: the "
-            "entry says whether the slot is free or quarantined."
+            "Not finished in time; phase says where it was. The kernel may still be at work: the entry says whether "
+            "the slot is free or quarantined."
         ),
         (
-            "Treat a load as a miss and a store as not done. Do not touch a quarantined slot "
-            "before slots_freed names it."
+            "Treat a load as a miss and a store as not done. Do not touch a quarantined slot before slots_freed names "
+            "it."
         ),
     ),
     "CANCELLED": CodeFacts(
@@ -466,17 +458,11 @@ CODE_TABLE: Final[dict[Code, CodeFacts]] = {
         "As for DEADLINE_EXCEEDED: mind the slot's state.",
     ),
     "MOUNT_SUSPENDED": CodeFacts(
-        (
-            "The mount does not answer for this class of operation; refused at once, nothing was "
-            "started."
-        ),
+        "The mount does not answer for this class of operation; refused at once, nothing was started.",
         "A miss, now. A mount event with state ok says when to use it again; no need to poll.",
     ),
     "SATURATED": CodeFacts(
-        (
-            "No lane may be added: the cap of stuck calls, queued work or threads is reached. "
-            "Nothing was started."
-        ),
+        "No lane may be added: the cap of stuck calls, queued work or threads is reached. Nothing was started.",
         "A miss, now. Try again after a recovered or mount event, or with back-off.",
     ),
     "KEY_BUSY": CodeFacts(
@@ -484,10 +470,7 @@ CODE_TABLE: Final[dict[Code, CodeFacts]] = {
         "Skip this store; a later one may succeed.",
     ),
     "WRONG_STORE": CodeFacts(
-        (
-            "The directory is not the store that was there at the start: unmounted, remounted "
-            "elsewhere, or never made."
-        ),
+        "The directory is not the store that was there at the start: unmounted, remounted elsewhere, or never made.",
         "Miss. Mount it again (it is noticed within a second), or make a store with --create.",
     ),
     "IO_ERROR": CodeFacts(
@@ -625,8 +608,8 @@ class _ErrorAnswerRequired(TypedDict):
 
 
 class ErrorAnswer(_ErrorAnswerRequired, total=False):
-    """The whole request was refused. id is null when the line has none that can be read, or one
-    that is taken (duplicate_of)."""
+    """The whole request was refused. id is null when the line has none that can be read, or one that is taken
+    (duplicate_of)."""
 
     duplicate_of: Id
     line: int
@@ -722,8 +705,7 @@ class ShutdownAnswer(TypedDict):
 
 
 class ReadyEvent(TypedDict):
-    """The first line, before anything is asked. timeout_ms and stall_ms are the defaults this
-    sidecar runs with."""
+    """The first line, before anything is asked. timeout_ms and stall_ms are the defaults this sidecar runs with."""
 
     event: Literal["ready"]
     protocol: int
@@ -802,46 +784,39 @@ class RecoveredEvent(_RecoveredEventRequired, total=False):
 
 
 class SlotsFreedEvent(TypedDict):
-    """Quarantined slots that the kernel has given back; always after the answer that quarantined
-    them."""
+    """Quarantined slots that the kernel has given back; always after the answer that quarantined them."""
 
     event: Literal["slots_freed"]
     slots: list[int]
 
 
-RequestMessage = Union[
-    StoreMessage,
-    LoadMessage,
-    LookupMessage,
-    RemoveMessage,
-    NamespaceMessage,
-    CancelMessage,
-    StatsMessage,
-    StuckMessage,
-    PingMessage,
-    HelpMessage,
-    ShutdownMessage,
-]
+RequestMessage = (
+    StoreMessage
+    | LoadMessage
+    | LookupMessage
+    | RemoveMessage
+    | NamespaceMessage
+    | CancelMessage
+    | StatsMessage
+    | StuckMessage
+    | PingMessage
+    | HelpMessage
+    | ShutdownMessage
+)
 
-Answer = Union[
-    ErrorAnswer,
-    StoreAnswer,
-    LoadAnswer,
-    LookupAnswer,
-    RemoveAnswer,
-    NamespaceAnswer,
-    CancelAnswer,
-    StatsAnswer,
-    StuckAnswer,
-    PingAnswer,
-    HelpAnswer,
-    ShutdownAnswer,
-]
+Answer = (
+    ErrorAnswer
+    | StoreAnswer
+    | LoadAnswer
+    | LookupAnswer
+    | RemoveAnswer
+    | NamespaceAnswer
+    | CancelAnswer
+    | StatsAnswer
+    | StuckAnswer
+    | PingAnswer
+    | HelpAnswer
+    | ShutdownAnswer
+)
 
-Event = Union[
-    ReadyEvent,
-    MountEvent,
-    StalledEvent,
-    RecoveredEvent,
-    SlotsFreedEvent,
-]
+Event = ReadyEvent | MountEvent | StalledEvent | RecoveredEvent | SlotsFreedEvent
