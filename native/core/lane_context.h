@@ -71,6 +71,8 @@ class LaneContext {
     // `afresh`: by path even when a verified one is at hand (probe). Do not keep the descriptor over a
     // transfer: another seat of this lane may open the root again meanwhile.
     Status open_root(Operation& operation, Root*& out, bool afresh = false);
+    Root& root_of(const Operation& operation) { return roots_.of(operation.mount); }
+    void suspect_root(Operation& operation, int64_t error);  // if the error accuses the mount, the next operation opens it by path again
     void close_roots();
 
     // The calls. Negative errno, or -call_refused.
@@ -87,9 +89,11 @@ class LaneContext {
     int link(Operation& operation, int from_directory, const char* from, int to_directory, const char* to);
     int unlink(Operation& operation, int directory, const char* name);
     int make_directory(Operation& operation, int directory, const char* name, uint32_t mode);
-    // Allowed for every operation, in any state:
+    // Allowed for every operation, in any state: they only undo what it did itself.
     int drop_direct(Operation& operation, int fd);
     int unlink_own(Operation& operation, int directory, const char* name);
+    int rename_back(Operation& operation, int from_directory, const char* from, int to_directory, const char* to, uint32_t flags);
+    int link_back(Operation& operation, int from_directory, const char* from, int to_directory, const char* to);  // and unlink `from`
     int close(Operation& operation, int fd);
 
     // What BlockWork handed out, done here and now. For the `threads` engine, and for what aio cannot submit.
@@ -103,7 +107,9 @@ class LaneContext {
 
   private:
     template <typename Call>
-    auto watched(Operation& operation, Phase phase, Syscall name, Call&& call) -> decltype(call());
+    int64_t watched(Operation& operation, Phase phase, Syscall name, Call&& call);
+    template <typename Call>
+    int64_t guarded(Operation& operation, Phase phase, Syscall name, Call&& call);  // watched, if still wanted
 
     FileSystem& file_system_;
     WatchWord& word_;

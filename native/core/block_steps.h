@@ -1,0 +1,54 @@
+// block_steps.h — what the machines of all kinds share: how an operation ends, and how errors are named.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "block_work.h"
+#include "lane_context.h"
+
+namespace kvlane {
+
+class Steps : public BlockWork {
+  public:
+    explicit Steps(std::shared_ptr<Operation> operation) : kept_(std::move(operation)), op_(*kept_) {}
+    std::optional<Transfer> resume(LaneContext&, int64_t) override { return std::nullopt; }
+
+  protected:
+    // Fixes the result. Clean-up comes after it and changes nothing any more. `error`: negative errno, -call_refused, or 0.
+    std::nullopt_t end(Status status, int64_t error, Phase phase, std::string text = {});
+    // By the error alone: no room, refused, or an input/output error.
+    std::nullopt_t fail(int64_t error, Phase phase, std::string text = {});
+    std::nullopt_t done(Phase phase) { return end(Status::ok, 0, phase); }
+    void close(LaneContext& lane, int& fd);
+
+  private:
+    const std::shared_ptr<Operation> kept_;
+
+  protected:
+    Operation& op_;
+};
+
+std::unique_ptr<BlockWork> make_load(std::shared_ptr<Operation> operation);
+std::unique_ptr<BlockWork> make_store(std::shared_ptr<Operation> operation);
+std::unique_ptr<BlockWork> make_lookup(std::shared_ptr<Operation> operation);
+std::unique_ptr<BlockWork> make_remove(std::shared_ptr<Operation> operation);
+std::unique_ptr<BlockWork> make_aside(std::shared_ptr<Operation> operation);
+std::unique_ptr<BlockWork> make_identify(std::shared_ptr<Operation> operation);
+std::unique_ptr<BlockWork> make_name_space(std::shared_ptr<Operation> operation);
+std::unique_ptr<BlockWork> make_probe(std::shared_ptr<Operation> operation);
+
+// header, payload, zero padding: the parts of one block file in one transfer. The last partial page
+// goes through `tail`, so that no byte outside of [memory, memory + bytes) is read or written.
+void block_parts(Transfer& transfer, void* header, std::byte* memory, uint64_t bytes, std::byte* tail);
+// The same transfer without its first `bytes`, which are done.
+void skip_done(Transfer& transfer, uint64_t bytes);
+
+// Opens a directory below the root, component by component made if it is not there. O_PATH.
+int open_directory(LaneContext& lane, Operation& operation, int root, const std::string& path, bool make, uint32_t mode, Phase& phase);
+uint32_t directory_mode(uint32_t file_mode);
+
+uint64_t unix_us();
+
+}  // namespace kvlane
