@@ -11,7 +11,7 @@
 // a 'data' listener would come back as an 'error' of the parser, as if the line had been bad.
 import { isUtf8 } from 'node:buffer';
 import ndjson from 'ndjson';
-import { findJsonFault } from './json_fault.ts';
+import { findJsonFault, nestsDeeper } from './json_fault.ts';
 import { quoteStart } from './quote.ts';
 
 export interface Refusal {
@@ -35,6 +35,8 @@ export interface LineReader {
 type Outcome = { value: unknown } | { fault: Error };
 
 const NEWLINE = 0x0a;
+/** The deepest request is a fingerprint of 16 levels; there is room for it to be refused by name. */
+const NESTING_MAX = 32;
 const KEPT_BYTES_FIRST = 64 * 1024; // grows by doubling to the limit; most lines never need it
 
 export function createLineReader(handlers: LineHandlers, lineBytesMax: number): LineReader {
@@ -102,6 +104,9 @@ export function createLineReader(handlers: LineHandlers, lineBytesMax: number): 
     if (word === '') return;
     if (word === 'null') return handlers.onValue(null, line);
     if (!isUtf8(bytes)) return refuse(notUtf8(bytes));
+    if (nestsDeeper(bytes, NESTING_MAX)) {
+      return refuse(`nests deeper than ${NESTING_MAX} levels, in '${quoteStart(bytes.toString('utf8', 0, 256))}'. No request needs that.`);
+    }
 
     outcome = null;
     // Two writes, so that the newline needs no copy of the line; the parser says nothing before the second.
