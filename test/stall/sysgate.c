@@ -248,9 +248,9 @@ static void become_supervisor(int pair, int listener) {
     if (write(pair, &me, sizeof me) != sizeof me || (notify = take_fd(pair)) < 0) _exit(1);
     setsid();
     signal(SIGPIPE, SIG_IGN);
-    int keep[2] = {notify, listener};
-    notify = dup2(fcntl(keep[0], F_DUPFD, 100), 3);
-    listener = dup2(fcntl(keep[1], F_DUPFD, 100), 4);
+    int high[2] = {fcntl(notify, F_DUPFD, 100), fcntl(listener, F_DUPFD, 100)};   // first out of the way of 3 and 4
+    notify = dup2(high[0], 3);
+    listener = dup2(high[1], 4);
     close_range(5, ~0U, 0);
     int null = open("/dev/null", O_RDWR);
     for (int fd = 0; fd < 3; fd++) dup2(null, fd);
