@@ -96,13 +96,14 @@ export function createLog(options: LogOptions): StderrLog {
   function format(level: Level, event: string, fields: object | undefined): string {
     const time = new Date();
     if (!terminal) {
-      const line = safeJson({ time: time.toISOString(), level, event, ...fields });
+      const head = { time: time.toISOString(), level, event };
+      const line = safeJson({ ...head, ...fields }) ?? JSON.stringify({ ...head, fields: '(not JSON)' });
       if (line.length <= LINE_CHARS_MAX) return `${line}\n`;
-      return `${safeJson({ time: time.toISOString(), level, event, cut: line.slice(0, LINE_CHARS_MAX) })}\n`;
+      return `${JSON.stringify({ ...head, cut: line.slice(0, LINE_CHARS_MAX) })}\n`;
     }
     const words = Object.entries(fields ?? {})
       .filter(([, value]) => value !== undefined)
-      .map(([name, value]) => `${name}=${typeof value === 'string' ? printable(value) : safeJson(value)}`);
+      .map(([name, value]) => `${name}=${typeof value === 'string' ? printable(value) : (safeJson(value) ?? '(not JSON)')}`);
     const line = [time.toISOString().slice(11, 23), level.padEnd(5), event.replaceAll('_', ' '), ...words].join(' ');
     return `${line.slice(0, LINE_CHARS_MAX)}\n`;
   }
@@ -184,14 +185,15 @@ function printable(text: string): string {
   return text.includes(' ') ? `"${text}"` : text;
 }
 
-function safeJson(value: unknown): string {
+/** Null where JSON has no word for it. */
+function safeJson(value: unknown): string | null {
   try {
     // An error's own fields are not enumerable, and it is what one most wants to read.
     return JSON.stringify(value, (_name, field: unknown) => {
       if (field instanceof Error) return field.stack ?? field.message;
       return typeof field === 'bigint' ? String(field) : field;
-    });
+    }) ?? null;
   } catch {
-    return '"(not JSON)"';
+    return null;
   }
 }

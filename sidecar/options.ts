@@ -87,7 +87,7 @@ export function parseCommandLine(words: readonly string[], cwd: () => string): C
         (word: string, before: MountOption[] = []) => [...before, mountOption(word, before, cwd)],
       ),
     )
-    .option('--create', 'make the store in a root that has none (without it such a mount answers WRONG_STORE)', false)
+    .option('--create', 'make the store in a root that has none (without it such a mount answers WRONG_STORE)')
     .addOption(new Option('--arena-fd <N>', 'inherited memfd, sealed against shrinking and growing, that holds the slots').argParser(whole(3, 2 ** 20)))
     .addOption(new Option('--arena-mib <M>', 'make an arena of this size instead').argParser(whole(1, ARENA_MIB_MAX)).default(64))
     .addOption(new Option('--slot-bytes <B>', 'one slot, a multiple of 4096').argParser(slotBytes).default(1024 * 1024, '1MiB'))
@@ -97,9 +97,9 @@ export function parseCommandLine(words: readonly string[], cwd: () => string): C
     .addOption(new Option('--lanes <L>', 'threads per device and class (load, store, metadata), made on demand').argParser(whole(1, LANES_MAX)).default(4))
     .addOption(new Option('--stuck-max <K>', 'stuck threads per device before it is refused as SATURATED').argParser(whole(1, STUCK_MAX_MAX)).default(64))
     .addOption(new Option('--stuck-process-max <K>', 'the same for the whole process').argParser(whole(1, STUCK_MAX_MAX)).default(4_096))
-    .option('--fsync', 'a stored block is on the disk before its answer (slower; a cache seldom needs it)', false)
+    .option('--fsync', 'a stored block is on the disk before its answer (slower; a cache seldom needs it)')
     .addOption(new Option('--file-mode <MODE>', 'permissions of new block files, octal').argParser(fileMode).default(0o600, '0600'))
-    .addOption(new Option('--test-hold-breaker-closed', 'for tests: never suspend a mount, whatever it does').default(false))
+    .addOption(new Option('--test-hold-breaker-closed', 'for tests: never suspend a mount, whatever it does'))
     .addHelpText('after', HELP_AFTER)
     .action((given: Given, command: Command) => {
       const byHand = (name: string): boolean => command.getOptionValueSource(name) === 'cli';
@@ -118,7 +118,7 @@ export function parseCommandLine(words: readonly string[], cwd: () => string): C
       result = {
         do: 'serve',
         options: {
-          mounts: given.mount.map((mount) => ({ ...mount, create: given.create })),
+          mounts: given.mount.map((mount) => ({ ...mount, create: given.create ?? false })),
           arena,
           slotBytes: given.slotBytes,
           timeoutMs: given.timeoutMs,
@@ -127,9 +127,9 @@ export function parseCommandLine(words: readonly string[], cwd: () => string): C
           lanes: given.lanes,
           stuckMax: given.stuckMax,
           stuckProcessMax: given.stuckProcessMax,
-          fsync: given.fsync,
+          fsync: given.fsync ?? false,
           fileMode: given.fileMode,
-          holdBreakerClosed: given.testHoldBreakerClosed,
+          holdBreakerClosed: given.testHoldBreakerClosed ?? false,
         },
       };
       return undefined;
@@ -149,7 +149,7 @@ export function parseCommandLine(words: readonly string[], cwd: () => string): C
 
 interface Given {
   mount?: MountOption[];
-  create: boolean;
+  create?: boolean;
   arenaFd?: number;
   arenaMib: number;
   slotBytes: number;
@@ -159,9 +159,9 @@ interface Given {
   lanes: number;
   stuckMax: number;
   stuckProcessMax: number;
-  fsync: boolean;
+  fsync?: boolean;
   fileMode: number;
-  testHoldBreakerClosed: boolean;
+  testHoldBreakerClosed?: boolean;
 }
 
 function mountOption(word: string, before: readonly MountOption[], cwd: () => string): MountOption {

@@ -19,8 +19,9 @@ export interface StdinHandlers {
 
 export function pumpStdin(stream: Readable, handlers: StdinHandlers): void {
   let rest: Buffer | null = null;
+  let resting = false;
   let spentMs = 0;
-  let over = false;
+  let over: { fault: Error | null } | null = null;
 
   function work(chunk: Buffer): void {
     let start = 0;
@@ -31,6 +32,7 @@ export function pumpStdin(stream: Readable, handlers: StdinHandlers): void {
       spentMs += performance.now() - before;
       if (spentMs < TURN_MS) continue;
       rest = start < chunk.length ? chunk.subarray(start) : null;
+      resting = true;
       stream.pause();
       setImmediate(goOn);
       return;
@@ -38,19 +40,20 @@ export function pumpStdin(stream: Readable, handlers: StdinHandlers): void {
   }
 
   function goOn(): void {
-    spentMs = 0;
     const chunk = rest;
     rest = null;
+    resting = false;
+    spentMs = 0;
     if (chunk !== null) work(chunk);
-    if (rest === null && spentMs < TURN_MS) stream.resume();
+    if (resting) return;
+    if (over !== null) handlers.ended(over.fault);
+    else stream.resume();
   }
 
   function end(fault: Error | null): void {
-    if (over) return;
-    over = true;
-    if (rest !== null) handlers.take(rest); // an error does not wait for the turn to come
-    rest = null;
-    handlers.ended(fault);
+    if (over !== null) return;
+    over = { fault };
+    if (!resting) handlers.ended(fault); // else goOn: the end may come while the last chunk is still being handed on
   }
 
   stream.on('data', work);

@@ -1,0 +1,103 @@
+import { expect, test } from 'vitest';
+import { parseCommandLine } from '../../sidecar/options.ts';
+
+const parse = (...words: string[]) => parseCommandLine(words, () => '/home/me');
+const served = (...words: string[]) => {
+  const line = parse('serve', ...words);
+  if (line.do !== 'serve') throw new Error(line.text);
+  return line.options;
+};
+const refused = (...words: string[]) => {
+  const line = parse('serve', ...words);
+  if (line.do !== 'say') throw new Error('it was taken');
+  expect(line.exitCode).toBe(2);
+  expect(line.text.trimEnd()).not.toContain('\n'); // one sentence
+  return line.text.trimEnd();
+};
+
+test('one mount is enough; all else has a default', () => {
+  expect(served('--mount', 'kv0=/mnt/cache')).toEqual({
+    mounts: [{ name: 'kv0', root: '/mnt/cache', create: false }],
+    arena: { bytes: 64 * 1024 * 1024 },
+    slotBytes: 1024 * 1024,
+    timeoutMs: 2000,
+    stallMs: 1000,
+    engine: 'threads',
+    lanes: 4,
+    stuckMax: 64,
+    stuckProcessMax: 4096,
+    fsync: false,
+    fileMode: 0o600,
+    holdBreakerClosed: false,
+  });
+});
+
+test('everything can be said', () => {
+  const words = '--mount a=/a --mount b=b/../c --create --arena-fd 7 --slot-bytes 64KiB --timeout-ms 250 --stall-ms 100 --engine aio --lanes 2 --stuck-max 1000 --stuck-process-max 2000 --fsync --file-mode 0660 --test-hold-breaker-closed';
+  expect(served(...words.split(' '))).toEqual({
+    mounts: [
+      { name: 'a', root: '/a', create: true },
+      { name: 'b', root: '/home/me/c', create: true },
+    ],
+    arena: { fd: 7 },
+    slotBytes: 65_536,
+    timeoutMs: 250,
+    stallMs: 100,
+    engine: 'aio',
+    lanes: 2,
+    stuckMax: 1000,
+    stuckProcessMax: 2000,
+    fsync: true,
+    fileMode: 0o660,
+    holdBreakerClosed: true,
+  });
+});
+
+test('paths are made absolute by text alone, also where the working directory is gone', () => {
+  expect(served('--mount', 'kv0=//mnt/./x/../cache/').mounts[0]?.root).toBe('/mnt/cache');
+  const gone = (): string => {
+    throw new Error('ENOENT: uv_cwd');
+  };
+  expect(parseCommandLine(['serve', '--mount', 'kv0=/x'], gone)).toMatchObject({ do: 'serve' });
+  expect(parseCommandLine(['serve', '--mount', 'kv0=x'], gone)).toMatchObject({ do: 'say', exitCode: 2, text: expect.stringContaining('give a path that starts with /') as string });
+});
+
+test.each([
+  [[], '--mount is missing: name at least one store, for example --mount kv0=/mnt/cache'],
+  [['--mount', '/mnt/cache'], 'Name and directory are wanted, for example kv0=/mnt/cache.'],
+  [['--mount', '=x'], 'The name before = has 1 to 64'],
+  [['--mount', 'kv0='], 'The directory after = is missing.'],
+  [['--mount', 'a=/a', '--mount', 'a=/b'], 'The name a is taken by an earlier --mount.'],
+  [['--mount', 'a=/a', '--slot-bytes', '5000'], 'A multiple of 4096 is wanted; the next one is 8192.'],
+  [['--mount', 'a=/a', '--slot-bytes', '1MB'], 'for example 1048576 or 1MiB'],
+  [['--mount', 'a=/a', '--arena-mib', '1', '--slot-bytes', '2MiB'], '--arena-mib 1 holds no slot of 2097152 bytes'],
+  [['--mount', 'a=/a', '--arena-mib', '8', '--arena-fd', '5'], '--arena-fd and --arena-mib exclude each other'],
+  [['--mount', 'a=/a', '--arena-fd', '2'], 'A whole number from 3'],
+  [['--mount', 'a=/a', '--timeout-ms', '0'], 'A whole number from 1 to 3600000'],
+  [['--mount', 'a=/a', '--timeout-ms', '1e3'], 'A whole number from 1 to 3600000'],
+  [['--mount', 'a=/a', '--engine', 'uring'], 'Allowed choices are threads, aio.'],
+  [['--mount', 'a=/a', '--file-mode', '0400'], 'The owner must be able to read and write'],
+  [['--mount', 'a=/a', '--file-mode', '0755'], 'no execute bits'],
+  [['--mount', 'a=/a', 'more'], 'too many arguments'],
+])('serve %j is refused in one sentence', (words, sentence) => {
+  const text = refused(...words);
+  expect(text).toMatch(/^kvlane: /);
+  expect(text).toContain(sentence);
+});
+
+test('a misspelt option names the near one', () => {
+  const line = parse('serve', '--mount', 'a=/a', '--timeout', '5');
+  expect(line).toMatchObject({ do: 'say', exitCode: 2, text: expect.stringContaining('--timeout-ms') as string });
+});
+
+test('help and version go to people with status 0, nothing at all with status 2', () => {
+  const help = parse('serve', '--help');
+  expect(help).toMatchObject({ do: 'say', exitCode: 0 });
+  for (const word of ['--mount <NAME=DIR>', '--stuck-max <K>', 'By hand:', 'Exit status:', '"op":"stuck"']) {
+    expect(help).toMatchObject({ text: expect.stringContaining(word) as string });
+  }
+  expect(parse('--version')).toEqual({ do: 'say', text: '0.1.0\n', exitCode: 0 });
+  expect(parse('--help')).toMatchObject({ do: 'say', exitCode: 0, text: expect.stringContaining('kvlane serve --help') as string });
+  expect(parse()).toMatchObject({ do: 'say', exitCode: 2 });
+  expect(parse('sevre')).toMatchObject({ do: 'say', exitCode: 2, text: expect.stringContaining('serve') as string });
+});
