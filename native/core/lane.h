@@ -82,7 +82,11 @@ class Lane final : private WatchWord::Listener {
     const unsigned number_;
     std::atomic<pid_t> tid_{0};
     std::deque<Seat> seats_;  // a deque: seats do not move
-    bool counted_stuck_ = false;  // guarded by the pool's mutex
+
+    // What the pool has counted it as; guarded by the pool's mutex.
+    bool starting_ = false;
+    bool retiring_ = false;
+    bool counted_stuck_ = false;
 };
 
 }  // namespace kvlane

@@ -68,6 +68,8 @@ struct Result {
     std::string text;             // identify, name_space: JSON; otherwise a detail for people, may be empty
 };
 
+class Lane;   // lane.h
+struct Seat;
 struct Mount;  // mount.h: root path and expected identity
 
 struct Operation {
@@ -98,8 +100,10 @@ struct Operation {
     // Result; written by the lane before it queues the completion, read after.
     Result result;
 
-    // Where it waits; guarded by its pool's mutex.
-    std::list<std::shared_ptr<Operation>>::iterator queue_position;
+    // Where it is; guarded by its pool's mutex.
+    std::list<std::shared_ptr<Operation>>::iterator queue_position;  // while queued
+    Lane* lane = nullptr;                                            // while running
+    Seat* seat = nullptr;
 
     State state_now() const { return static_cast<State>(state.load(std::memory_order_acquire) & state_mask); }
     bool abandoned() const { return (state.load(std::memory_order_acquire) & abandoned_bit) != 0; }

@@ -1,0 +1,182 @@
+// addon.cc — the functions that native/index.ts declares, one lambda each. All return at once.
+//
+// C++ exceptions are for this directory only: they become JavaScript errors here and never meet a lane.
+#include <napi.h>
+
+#include <string.h>
+
+#include "environment.h"
+#include "from_js.h"
+#include "leave.h"
+#include "to_js.h"
+
+namespace kvlane {
+
+namespace {
+
+using Info = Napi::CallbackInfo;
+
+Environment& environment(const Info& info) { return *info.Env().GetInstanceData<Environment>(); }
+Core& core(const Info& info) { return environment(info).core(); }
+
+LanePool& pool(const Info& info) {
+    LanePool* found = core(info).pool(natural(info[0], "pool"));
+    if (found == nullptr) throw coded_error(info.Env(), "KVLANE_MISUSE", "no such pool");
+    return *found;
+}
+
+Napi::Value now_us(const Info& info) { return Napi::Number::New(info.Env(), static_cast<double>(core(info).clock().now_us())); }
+
+void start(const Info& info) {
+    if (!info[0].IsObject() || !info[1].IsFunction()) throw coded_error(info.Env(), "KVLANE_MISUSE", "start({stallUs, stuckProcessMax}, onEvents)");
+    const Napi::Object options = info[0].As<Napi::Object>();
+    environment(info).start(natural(options.Get("stallUs"), "start: stallUs"),
+                            static_cast<unsigned>(natural(options.Get("stuckProcessMax"), "start: stuckProcessMax")), info[1].As<Napi::Function>());
+}
+
+void arm_timer(const Info& info) {
+    core(info).completions().arm_timer(natural(info[0], "armTimer: atUs"));
+    environment(info).hold_loop_while_expecting();
+}
+
+Napi::Value keep_arena(const Info& info, std::variant<Arena, ArenaError> made) {
+    if (const ArenaError* error = std::get_if<ArenaError>(&made)) throw coded_error(info.Env(), error->code, error->message);
+    core(info).arena = std::get<Arena>(made);
+    return to_js(info.Env(), core(info).arena);
+}
+
+void refuse_second_arena(const Info& info) {
+    if (core(info).arena.region.memory != nullptr) throw coded_error(info.Env(), "ARENA_TWICE", "there is an arena already; it stays for the life of the process");
+}
+
+Napi::Value adopt_arena(const Info& info) {
+    refuse_second_arena(info);
+    return keep_arena(info, kvlane::adopt_arena(static_cast<int>(natural(info[0], "adoptArena: fd"))));
+}
+
+Napi::Value create_arena(const Info& info) {
+    refuse_second_arena(info);
+    return keep_arena(info, kvlane::create_arena(natural(info[0], "createArena: bytes")));
+}
+
+void create_staging(const Info& info) {
+    if (core(info).staging.memory != nullptr) throw coded_error(info.Env(), "ARENA_TWICE", "there is staging memory already");
+    auto made = kvlane::create_staging(natural(info[0], "createStaging: bytes"));
+    if (const ArenaError* error = std::get_if<ArenaError>(&made)) throw coded_error(info.Env(), error->code, error->message);
+    core(info).staging = std::get<Region>(made);
+}
+
+std::byte* staging_at(const Info& info, uint64_t offset, uint64_t bytes) {
+    const Region& staging = core(info).staging;
+    if (offset > staging.bytes || bytes > staging.bytes - offset) {
+        throw coded_error(info.Env(), "KVLANE_MISUSE", "bytes " + std::to_string(offset) + " to " + std::to_string(offset + bytes) +
+                                                           " are not inside the staging memory of " + std::to_string(staging.bytes) + " bytes");
+    }
+    return staging.memory + offset;
+}
+
+void write_staging(const Info& info) {
+    if (!info[1].IsTypedArray()) throw coded_error(info.Env(), "KVLANE_MISUSE", "writeStaging: data must be a Uint8Array");
+    const auto data = info[1].As<Napi::Uint8Array>();
+    std::byte* to = staging_at(info, natural(info[0], "writeStaging: offset"), data.ByteLength());
+    if (data.ByteLength() > 0) memcpy(to, data.Data(), data.ByteLength());
+}
+
+Napi::Value read_staging(const Info& info) {
+    const uint64_t bytes = natural(info[1], "readStaging: bytes");
+    const std::byte* from = staging_at(info, natural(info[0], "readStaging: offset"), bytes);
+    return Napi::Buffer<char>::Copy(info.Env(), reinterpret_cast<const char*>(from), bytes);
+}
+
+Napi::Value add_mount(const Info& info) { return Napi::Number::New(info.Env(), core(info).add_mount(text(info[0], "addMount: path"))); }
+
+void set_mount_identity(const Info& info) {
+    const auto mount = core(info).mount(natural(info[0], "setMountIdentity: mount"));
+    if (!mount) throw coded_error(info.Env(), "KVLANE_MISUSE", "setMountIdentity: no such mount");
+    if (info[1].IsNull()) {
+        mount->set_store_id(std::nullopt);
+    } else {
+        mount->set_store_id(text(info[1], "setMountIdentity: storeId"));
+    }
+}
+
+Napi::Value create_pool(const Info& info) {
+    if (!info[0].IsObject()) throw coded_error(info.Env(), "KVLANE_MISUSE", "createPool({laneClass, lanes, engine})");
+    const Napi::Object options = info[0].As<Napi::Object>();
+    const uint64_t lanes = natural(options.Get("lanes"), "createPool: lanes");
+    if (lanes == 0) throw coded_error(info.Env(), "KVLANE_MISUSE", "createPool: lanes must be at least 1");
+    return Napi::Number::New(info.Env(), core(info).create_pool(lane_class_from_js(options.Get("laneClass"), "createPool: laneClass"),
+                                                                static_cast<unsigned>(lanes), engine_from_js(options.Get("engine"), "createPool: engine")));
+}
+
+void set_stuck_limit(const Info& info) { pool(info).set_stuck_limit(static_cast<unsigned>(natural(info[1], "setStuckLimit: lanes"))); }
+
+void submit(const Info& info) {
+    Core& own = core(info);
+    if (!own.started()) throw coded_error(info.Env(), "KVLANE_MISUSE", "submit: call start() first");
+    LanePool& target = pool(info);
+    auto operation = operation_from_js(own, info[1], target.options().lane_class);
+    const uint64_t id = operation->id;
+    if (!own.submit(target, std::move(operation))) {
+        throw coded_error(info.Env(), "KVLANE_MISUSE", "submit: operation " + std::to_string(id) + " is outstanding already");
+    }
+    environment(info).hold_loop_while_expecting();
+}
+
+Napi::Value abandon(const Info& info) {
+    const auto settled = core(info).abandon(natural(info[0], "abandon: id"));
+    environment(info).hold_loop_while_expecting();
+    return to_js(info.Env(), settled);
+}
+
+Napi::Value pool_state(const Info& info) { return to_js(info.Env(), pool(info).state()); }
+
+Napi::Value stuck(const Info& info) {
+    const auto calls = core(info).stuck();
+    Napi::Array array = Napi::Array::New(info.Env(), calls.size());
+    for (uint32_t i = 0; i < calls.size(); ++i) array.Set(i, to_js(info.Env(), calls[i]));
+    return array;
+}
+
+void hard_exit(const Info& info) { leave_now(static_cast<int>(natural(info[0], "hardExit: code"))); }
+
+void watch_parent_js(const Info& info) {
+    CompletionQueue* news = &core(info).completions();
+    const std::string refusal =
+        watch_parent(static_cast<pid_t>(natural(info[0], "watchParent: pid")), [news] { news->push({.type = Event::Type::parent_gone}); });
+    if (!refusal.empty()) news->push({.type = Event::Type::notice, .text = refusal});
+}
+
+Napi::Value engine_of(const Info& info) { return Napi::String::New(info.Env(), engine_name(pool(info).engine())); }
+
+Napi::Object init(Napi::Env env, Napi::Object exports) {
+    env.SetInstanceData(new Environment(env));
+    const auto offer = [&](const char* name, auto function) { exports.Set(name, Napi::Function::New(env, function, name)); };
+    offer("nowUs", now_us);
+    offer("start", start);
+    offer("armTimer", arm_timer);
+    offer("adoptArena", adopt_arena);
+    offer("createArena", create_arena);
+    offer("createStaging", create_staging);
+    offer("writeStaging", write_staging);
+    offer("readStaging", read_staging);
+    offer("addMount", add_mount);
+    offer("setMountIdentity", set_mount_identity);
+    offer("createPool", create_pool);
+    offer("setStuckLimit", set_stuck_limit);
+    offer("submit", submit);
+    offer("abandon", abandon);
+    offer("poolState", pool_state);
+    offer("stuck", stuck);
+    offer("hardExit", hard_exit);
+    offer("watchParent", watch_parent_js);
+    offer("engineOf", engine_of);
+    return exports;
+}
+
+}  // namespace
+
+}  // namespace kvlane
+
+static Napi::Object init_kvlane(Napi::Env env, Napi::Object exports) { return kvlane::init(env, exports); }
+NODE_API_MODULE(kvlane, init_kvlane)

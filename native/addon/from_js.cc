@@ -1,0 +1,157 @@
+#include "from_js.h"
+
+#include <stdlib.h>
+
+#include <string_view>
+
+namespace kvlane {
+
+namespace {
+
+constexpr double natural_max = 9007199254740991.0;  // 2^53 − 1: what a JavaScript number holds exactly
+
+Napi::Error misuse(Napi::Env env, const std::string& message) { return coded_error(env, "KVLANE_MISUSE", message); }
+
+Kind kind_from_js(Napi::Env env, std::string_view word) {
+    for (Kind kind : {Kind::load, Kind::store, Kind::lookup, Kind::remove, Kind::aside, Kind::identify, Kind::name_space, Kind::probe}) {
+        if (word == kind_name(kind)) return kind;
+    }
+    throw misuse(env, "submit: no such kind: " + std::string(word));
+}
+
+// One operation's fields by name.
+class Fields {
+  public:
+    explicit Fields(Napi::Object object) : object_(object) {}
+    uint64_t natural(const char* name) const { return kvlane::natural(object_.Get(name), name); }
+    std::string text(const char* name) const { return kvlane::text(object_.Get(name), name); }
+    bool truth(const char* name) const {
+        const Napi::Value value = object_.Get(name);
+        if (!value.IsBoolean()) throw misuse(object_.Env(), std::string("submit: ") + name + " must be true or false");
+        return value.As<Napi::Boolean>().Value();
+    }
+    Napi::Value get(const char* name) const { return object_.Get(name); }
+    std::string name(const char* field) const {
+        std::string value = text(field);
+        // The names were decoded and checked long before; this is the last look before they become paths.
+        if (value.empty() || value.find('/') != std::string::npos || value[0] == '.' || value.find('\0') != std::string::npos) {
+            throw misuse(object_.Env(), std::string("submit: ") + field + " cannot be a file name: " + value);
+        }
+        return value;
+    }
+
+  private:
+    Napi::Object object_;
+};
+
+void read_memory(Napi::Env env, Core& core, const Fields& fields, Operation& operation) {
+    const uint64_t region_number = fields.natural("region");
+    const uint64_t offset = fields.natural("offset");
+    operation.bytes = fields.natural("bytes");
+    const Region region = core.region(region_number);
+    if (!region.covers(offset, operation.bytes)) {
+        throw misuse(env, "submit: bytes " + std::to_string(offset) + " to " + std::to_string(offset + operation.bytes) + " of region " +
+                              std::to_string(region_number) + " are not an aligned part of its " + std::to_string(region.bytes) + " bytes");
+    }
+    operation.memory = region.memory + offset;
+}
+
+void read_names(Napi::Env env, const Fields& fields, Operation& operation) {
+    const Napi::Value value = fields.get("names");
+    if (!value.IsArray()) throw misuse(env, "submit: names must be an array of strings");
+    const Napi::Array names = value.As<Napi::Array>();
+    const uint32_t count = names.Length();
+    operation.names.reserve(count);
+    for (uint32_t i = 0; i < count; ++i) {
+        Napi::HandleScope scope(env);  // thousands of names, one handle each
+        operation.names.push_back(text(names.Get(i), "names"));
+    }
+    operation.found = std::vector<std::atomic<uint8_t>>(count);
+}
+
+}  // namespace
+
+Napi::Error coded_error(Napi::Env env, const char* code, const std::string& message) {
+    auto error = Napi::Error::New(env, message);
+    error.Set("code", Napi::String::New(env, code));
+    return error;
+}
+
+uint64_t natural(Napi::Value value, const char* what) {
+    const double number = value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : -1.0;
+    if (!(number >= 0 && number <= natural_max) || number != static_cast<double>(static_cast<uint64_t>(number))) {
+        throw misuse(value.Env(), std::string(what) + " must be a whole number from 0 to 2^53 - 1");
+    }
+    return static_cast<uint64_t>(number);
+}
+
+std::string text(Napi::Value value, const char* what) {
+    if (!value.IsString()) throw misuse(value.Env(), std::string(what) + " must be a string");
+    return value.As<Napi::String>().Utf8Value();
+}
+
+LaneClass lane_class_from_js(Napi::Value value, const char* what) {
+    const std::string word = text(value, what);
+    for (LaneClass lane_class : {LaneClass::load, LaneClass::store, LaneClass::metadata}) {
+        if (word == lane_class_name(lane_class)) return lane_class;
+    }
+    throw misuse(value.Env(), std::string(what) + " must be load, store or metadata, got " + word);
+}
+
+EngineKind engine_from_js(Napi::Value value, const char* what) {
+    const std::string word = text(value, what);
+    for (EngineKind engine : {EngineKind::threads, EngineKind::aio}) {
+        if (word == engine_name(engine)) return engine;
+    }
+    throw misuse(value.Env(), std::string(what) + " must be threads or aio, got " + word);
+}
+
+std::shared_ptr<Operation> operation_from_js(Core& core, Napi::Value value, LaneClass lane_class) {
+    const Napi::Env env = value.Env();
+    if (!value.IsObject()) throw misuse(env, "submit: the operation must be an object");
+    const Fields fields(value.As<Napi::Object>());
+    auto operation = std::make_shared<Operation>();
+    operation->kind = kind_from_js(env, fields.text("kind"));
+    operation->lane_class = lane_class;
+    operation->id = fields.natural("id");
+    operation->root_generation = static_cast<uint32_t>(fields.natural("rootGeneration"));
+    operation->deadline_us = fields.natural("deadlineUs");
+    operation->mount = core.mount(fields.natural("mount"));
+    if (!operation->mount) throw misuse(env, "submit: no such mount");
+
+    switch (operation->kind) {
+        case Kind::load:
+        case Kind::store:
+            operation->name_space = fields.name("namespace");
+            operation->hex = fields.name("hex");
+            read_memory(env, core, fields, *operation);
+            if (operation->kind == Kind::load) break;
+            operation->replace = fields.truth("replace");
+            operation->durable = fields.truth("durable");
+            operation->file_mode = static_cast<uint32_t>(fields.natural("fileMode"));
+            break;
+        case Kind::lookup:
+            operation->name_space = fields.name("namespace");
+            read_names(env, fields, *operation);
+            break;
+        case Kind::remove:
+            operation->name_space = fields.name("namespace");
+            operation->hex = fields.name("hex");
+            break;
+        case Kind::aside:
+            operation->name_space = fields.name("namespace");
+            operation->hex = fields.name("hex");
+            operation->inode = strtoull(fields.text("inode").c_str(), nullptr, 10);
+            break;
+        case Kind::identify: operation->create = fields.truth("create"); break;
+        case Kind::name_space:
+            operation->name_space = fields.name("namespace");
+            operation->text = fields.text("fingerprint");
+            operation->bump = fields.truth("bump");
+            break;
+        case Kind::probe: operation->lane_class = lane_class_from_js(fields.get("probeClass"), "probeClass"); break;
+    }
+    return operation;
+}
+
+}  // namespace kvlane

@@ -1,0 +1,53 @@
+// completion_queue.h — from the lanes to the JavaScript thread, without loss and without a wait.
+//
+// Lanes push under a short mutex and go on; the queue grows with what is outstanding and no further,
+// since an operation completes once and a call is reported stalled and recovered once.
+//
+// The courier is the only thread that wakes the loop: that takes a descriptor, and lanes have none of
+// ours. It wakes once and not again until the batch was taken; everything that arrives in between
+// rides along. It also keeps the one timer, and sleeps without a time limit when none is armed.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "clock.h"
+#include "event.h"
+#include "monitor.h"
+
+namespace kvlane {
+
+class CompletionQueue {
+  public:
+    struct Batch {
+        std::vector<Event> events;  // in the order they were pushed
+        bool timer = false;         // the timer is due, and now disarmed
+    };
+
+    explicit CompletionQueue(const Clock& clock) : clock_(clock) {}
+
+    void push(Event event);  // any thread
+    Batch take();            // the receiver, after a wake-up (or whenever it likes)
+
+    // One timer; replaces the former, 0 disarms. Fires at the time or after it, never before.
+    void arm_timer(uint64_t at_us);
+    bool timer_armed() const;
+
+    // The courier's life; `wake` must not block. Returns after close().
+    void run_courier(const std::function<void()>& wake);
+    // When it returns, no wake-up is under way and none will follow. Events may still be pushed.
+    void close();
+
+  private:
+    const Clock& clock_;
+    mutable Monitor monitor_;
+    std::vector<Event> events_;
+    uint64_t timer_at_us_ = 0;
+    uint64_t courier_sleeps_until_us_ = 0;  // 0: it is awake; UINT64_MAX: no time limit
+    bool wake_pending_ = false;  // the receiver was woken and has not taken yet
+    bool closed_ = false;
+    Monitor waking_;  // held during a wake-up, for close()
+};
+
+}  // namespace kvlane

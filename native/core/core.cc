@@ -1,0 +1,106 @@
+#include "core.h"
+
+#include <sys/prctl.h>
+
+#include <utility>
+
+#include "block_work.h"
+#include "thread.h"
+
+namespace kvlane {
+
+Core::Core() = default;
+
+int Core::start(uint64_t stall_us, unsigned stuck_process_max, std::function<void()> wake) {
+    supervisor_.set_stall_us(stall_us);
+    extra_lanes_.set_limit(stuck_process_max);
+    wake_ = std::move(wake);
+    int error = start_detached_thread([](void* self) -> void* {
+        name_this_thread("kv-courier");
+        // The kernel may round a thread's timers up by 50 us; deadlines are this thread's business.
+        prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0);
+        Core& core = *static_cast<Core*>(self);
+        core.completions_.run_courier(core.wake_);
+        return nullptr;
+    }, this);
+    if (error != 0) return error;
+    error = start_detached_thread([](void* self) -> void* {
+        name_this_thread("kv-supervisor");
+        static_cast<Core*>(self)->supervisor_.run();
+        return nullptr;
+    }, this);
+    if (error != 0) completions_.close();
+    started_ = error == 0;
+    return error;
+}
+
+void Core::close() {
+    completions_.close();
+    supervisor_.close();
+    for (const auto& pool : pools_) pool->close();
+}
+
+unsigned Core::add_mount(std::string root) {
+    const unsigned number = static_cast<unsigned>(mounts_.size());
+    mounts_.push_back(std::make_shared<Mount>(std::move(root), number));
+    return number;
+}
+
+std::shared_ptr<Mount> Core::mount(uint64_t number) const { return number < mounts_.size() ? mounts_[number] : nullptr; }
+
+unsigned Core::create_pool(LaneClass lane_class, unsigned lanes, EngineKind engine) {
+    const unsigned number = static_cast<unsigned>(pools_.size());
+    const PoolWorld world{
+        .clock = &clock_,
+        .completions = &completions_,
+        .supervisor = &supervisor_,
+        .extra_lanes = &extra_lanes_,
+        .make_work = make_block_work,
+        .start_thread = start_detached_thread,
+    };
+    pools_.push_back(std::make_shared<LanePool>(world, PoolOptions{number, lane_class, lanes, engine}));
+    supervisor_.watch(pools_.back());
+    return number;
+}
+
+LanePool* Core::pool(uint64_t number) const { return number < pools_.size() ? pools_[number].get() : nullptr; }
+
+bool Core::submit(LanePool& pool, std::shared_ptr<Operation> operation) {
+    if (!outstanding_.try_emplace(operation->id, operation, &pool, true).second) return false;
+    ++wanted_;
+    pool.submit(std::move(operation));
+    return true;
+}
+
+Core::Settled Core::abandon(uint64_t id) {
+    Settled settled;
+    const auto entry = outstanding_.find(id);
+    if (entry == outstanding_.end()) return settled;
+    Operation& operation = *entry->second.operation;
+    settled.where = entry->second.pool->abandon(operation);
+    settled.found.reserve(operation.found.size());
+    for (const auto& found : operation.found) settled.found.push_back(found.load(std::memory_order_relaxed));
+    if (settled.where.state != State::done && std::exchange(entry->second.wanted, false)) --wanted_;
+    if (settled.where.state == State::queued) outstanding_.erase(entry);
+    return settled;
+}
+
+std::vector<CallReport> Core::stuck() const {
+    std::vector<CallReport> calls;
+    for (const auto& pool : pools_) pool->stuck_calls(calls);
+    return calls;
+}
+
+CompletionQueue::Batch Core::take() {
+    auto batch = completions_.take();
+    for (const Event& event : batch.events) {
+        if (event.type != Event::Type::done) continue;
+        const auto entry = outstanding_.find(event.operation->id);
+        if (entry == outstanding_.end()) continue;
+        if (entry->second.wanted) --wanted_;
+        outstanding_.erase(entry);
+    }
+    return batch;
+}
+
+}  // namespace kvlane

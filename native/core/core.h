@@ -1,0 +1,87 @@
+// core.h — everything that one JavaScript environment has: mounts, pools, operations, threads.
+//
+// The face that the addon talks to, from one thread. Nothing here waits and nothing touches a mount.
+// A Core is made with `new` and never deleted: its threads may be in the kernel when everything else
+// of the environment is gone.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "arena.h"
+#include "clock.h"
+#include "completion_queue.h"
+#include "lane_pool.h"
+#include "mount.h"
+#include "supervisor.h"
+
+namespace kvlane {
+
+class Core {
+  public:
+    struct Settled {
+        Abandoned where;
+        std::vector<uint8_t> found;  // lookup: what was proven until now
+    };
+
+    Core();
+    Core(const Core&) = delete;
+    Core& operator=(const Core&) = delete;
+
+    // Once. `wake` is called by the courier when there is something to take(). 0 or an errno: no thread.
+    int start(uint64_t stall_us, unsigned stuck_process_max, std::function<void()> wake);
+    bool started() const { return started_; }
+    // Lanes, courier and supervisor leave when they can; no wake-up happens after it. Waits for nothing.
+    void close();
+
+    const Clock& clock() const { return clock_; }
+    CompletionQueue& completions() { return completions_; }
+
+    unsigned add_mount(std::string root);
+    std::shared_ptr<Mount> mount(uint64_t number) const;  // null: there is none
+
+    unsigned create_pool(LaneClass lane_class, unsigned lanes, EngineKind engine);
+    LanePool* pool(uint64_t number) const;  // null: there is none
+
+    // False: an operation of this id is outstanding.
+    bool submit(LanePool& pool, std::shared_ptr<Operation> operation);
+    // An id that is not outstanding counts as done: its completion may be in the batch that is just being read.
+    Settled abandon(uint64_t id);
+    std::vector<CallReport> stuck() const;
+
+    CompletionQueue::Batch take();
+
+    // Something will come of its own accord that somebody still waits for. Abandoned operations do not
+    // count: they may never come.
+    bool expects_news() const { return wanted_ > 0 || completions_.timer_armed(); }
+
+    // Region 0 and 1; empty until made.
+    Arena arena;
+    Region staging;
+    Region region(uint64_t number) const { return number == 0 ? arena.region : number == 1 ? staging : Region{}; }
+
+  private:
+    struct Outstanding {
+        std::shared_ptr<Operation> operation;
+        LanePool* pool;
+        bool wanted;
+    };
+
+    MonotonicClock clock_;
+    CompletionQueue completions_{clock_};
+    Supervisor supervisor_{clock_};
+    ExtraLanes extra_lanes_;
+    std::function<void()> wake_;
+    bool started_ = false;
+    std::vector<std::shared_ptr<Mount>> mounts_;
+    std::vector<std::shared_ptr<LanePool>> pools_;
+    std::unordered_map<uint64_t, Outstanding> outstanding_;
+    size_t wanted_ = 0;
+};
+
+}  // namespace kvlane

@@ -1,0 +1,181 @@
+// index.ts — the native addon, found, loaded and typed.
+//
+// Everything it offers returns at once: no function here makes a call on a mount, and none waits.
+// What takes time happens in lanes and comes back as events, in batches, on this thread.
+import { existsSync, readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+export type LaneClass = 'load' | 'store' | 'metadata';
+export type Engine = 'threads' | 'aio';
+export type Phase = 'queue' | 'open' | 'stat' | 'header' | 'read' | 'write' | 'fsync' | 'rename' | 'unlink' | 'close';
+export type NativeStatus =
+  | 'ok'
+  | 'not_found'
+  | 'corrupt'
+  | 'length_mismatch'
+  | 'newer_format'
+  | 'io_error'
+  | 'no_space'
+  | 'wrong_store'
+  | 'expired' // the deadline passed while it was queued or between two calls; no call was started after it
+  | 'saturated'; // no thread could be made for it (errno), and no lane lives
+
+export interface Native {
+  /** CLOCK_MONOTONIC in microseconds. */
+  nowUs(): number;
+  /** Once. `onEvents` is called on this thread, never from inside another function of this interface. */
+  start(options: { stallUs: number; stuckProcessMax: number }, onEvents: (batch: NativeEvent[]) => void): void;
+  /** One timer; replaces the former, 0 disarms. Its event comes at the time or after it, never before. */
+  armTimer(atUs: number): void;
+  /** Maps an inherited memfd as region 0, after checking its seals and size. Errors carry `code`: ARENA_…. */
+  adoptArena(fd: number): ArenaInfo;
+  /** Makes a sealed memfd and maps it as region 0. */
+  createArena(bytes: number): ArenaInfo;
+  /** Private memory, region 1. */
+  createStaging(bytes: number): void;
+  writeStaging(offset: number, data: Uint8Array): void;
+  /** A copy. */
+  readStaging(offset: number, bytes: number): Buffer;
+  addMount(path: string): number;
+  /** What lanes verify when they open the root; null: not known yet, and only identify and probe run. */
+  setMountIdentity(mount: number, storeId: string | null): void;
+  /** One queue and its lanes, which are made on demand. */
+  createPool(options: { laneClass: LaneClass; lanes: number; engine: Engine }): number;
+  /** How many lanes the pool may have beyond its own while some are stuck; 0 at first. */
+  setStuckLimit(pool: number, lanes: number): void;
+  /** Throws only on programming errors. */
+  submit(pool: number, operation: OpSpec): void;
+  /** Settles the caller's claim. An id that is not outstanding is `done`: its event may be in the batch that is being read. */
+  abandon(id: number): Abandoned;
+  poolState(pool: number): PoolState;
+  /** Calls over stallUs, and abandoned operations that the kernel still has. */
+  stuck(): StuckCall[];
+  /** Ends the process now; joins nothing, flushes nothing. */
+  hardExit(code: number): never;
+  /** {type: 'parent_gone'} once, at once if it has gone already; a notice if it cannot be watched. */
+  watchParent(pid: number): void;
+  /** What is really used: aio falls back to threads, aloud. */
+  engineOf(pool: number): Engine;
+}
+
+export interface ArenaInfo {
+  fd: number;
+  bytes: number;
+  pageBytes: number;
+  backing: 'hugetlb' | 'shmem';
+}
+
+export type OpSpec = { id: number; mount: number; rootGeneration: number; /** 0: none */ deadlineUs: number } & (
+  | { kind: 'load'; namespace: string; hex: string; region: 0 | 1; offset: number; bytes: number }
+  | { kind: 'store'; namespace: string; hex: string; region: 0 | 1; offset: number; bytes: number; replace: boolean; durable: boolean; fileMode: number }
+  | { kind: 'lookup'; namespace: string; names: string[] }
+  | { kind: 'remove'; namespace: string; hex: string }
+  | { kind: 'aside'; namespace: string; hex: string; inode: string }
+  | { kind: 'identify'; create: boolean }
+  | { kind: 'namespace'; namespace: string; fingerprint: string; bump: boolean }
+  | { kind: 'probe'; probeClass: LaneClass }
+);
+
+/**
+ * queued: dropped; no 'done' will come, its memory is free at once.
+ * running: its 'done' comes later with late: true; its memory is the kernel's until then.
+ * committing: as running, and the name may still change.
+ * done: it was finished already; its 'done' is on the way with late: false, its memory is free.
+ */
+export type Abandoned = {
+  state: 'queued' | 'running' | 'committing' | 'done';
+  phase: Phase;
+  /** Of the call it is inside; between two calls, when a lane took it. */
+  sinceUs: number;
+  /** lookup: what was proven until now. 0 not known, 1 absent, 2 present. */
+  found?: Uint8Array;
+};
+
+export type NativeEvent =
+  | {
+      type: 'done';
+      id: number;
+      status: NativeStatus;
+      errno: number;
+      phase: Phase;
+      kernelUs: number;
+      uncached: boolean;
+      kept: boolean;
+      storedBytes: number;
+      inode: string;
+      text: string;
+      late: boolean;
+      found?: Uint8Array;
+    }
+  | { type: 'stalled'; call: StuckCall }
+  | { type: 'recovered'; call: StuckCall }
+  | { type: 'timer' }
+  | { type: 'parent_gone' }
+  | { type: 'notice'; text: string };
+
+export interface StuckCall {
+  /** -1, with kind 'leave': a lane that closes its roots before it leaves. */
+  id: number;
+  pool: number;
+  kind: string;
+  tid: number;
+  phase: Phase;
+  /** 'none' between two calls. */
+  syscall: string;
+  sinceUs: number;
+  forUs: number;
+  abandoned: boolean;
+  namespace: string;
+  hex: string;
+}
+
+export interface PoolState {
+  queued: number;
+  /** On a lane and not abandoned. */
+  running: number;
+  /** Lanes that are held by a stalled or abandoned call. */
+  stuck: number;
+  /** All threads of the pool: idle, busy and stuck. */
+  lanes: number;
+  /** These three: operations inside a call and not abandoned. 0 when there is none; at most 8 ids, oldest first. */
+  oldestSinceUs: number;
+  oldestIds: number[];
+  runningBytes: number;
+}
+
+/** The addon could not be loaded; says what was tried and what to do. */
+export class NativeLoadError extends Error {
+  readonly code = 'NATIVE_NOT_LOADED';
+}
+
+// Up to the package.json of this package: from native/ in the source tree, from dist/native/ when compiled.
+function packageRoot(): string {
+  const start = dirname(fileURLToPath(import.meta.url));
+  for (let directory = start; directory !== dirname(directory); directory = dirname(directory)) {
+    const manifest = join(directory, 'package.json');
+    if (existsSync(manifest) && (JSON.parse(readFileSync(manifest, 'utf8')) as { name?: unknown }).name === 'kvlane') return directory;
+  }
+  return start;
+}
+
+/** Finds and loads the addon: $KVLANE_NATIVE, which must be right if it is set, else native/build/Release. */
+export function loadNative(): Native {
+  const root = packageRoot();
+  const named = process.env['KVLANE_NATIVE'];
+  const path = named ?? join(root, 'native', 'build', 'Release', 'kvlane.node');
+  try {
+    return createRequire(import.meta.url)(path) as Native;
+  } catch (error) {
+    const reason = error instanceof Error ? (error.message.split('\n')[0] ?? '') : String(error);
+    throw new NativeLoadError(
+      [
+        `kvlane's native part cannot be loaded (Node ${process.versions.node}, ${process.platform}-${process.arch}).`,
+        `  tried ${path}${named === undefined ? '' : ' (from KVLANE_NATIVE)'}: ${reason}`,
+        named === undefined ? `  to build it: cd ${root} && npm run build` : '  unset KVLANE_NATIVE to use the one that npm run build makes',
+      ].join('\n'),
+      { cause: error },
+    );
+  }
+}
