@@ -1,0 +1,220 @@
+"""The shared memory of one sidecar life: a sealed memfd cut into slots, and who owns each slot.
+
+    free → leased → in flight → leased        the answer says the kernel is done with it
+                              → quarantined → free     the kernel still has it: a call was settled before it returned
+
+A slot is the kernel's from the moment a request names it until the sidecar says otherwise, whoever settles the request
+first. When the sidecar dies the arena is abandoned, whole: late DMA lands in it even after the process was killed and
+reaped, so no slot of it is ever leased again. Bytes that had arrived before that stay readable.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import mmap
+import os
+import threading
+import weakref
+from collections import deque
+from typing import Literal
+
+from ._budget import Ledger, SlotClass
+from .errors import SlotNotLeased
+
+SlotState = Literal["free", "leased", "in flight", "quarantined", "abandoned"]
+
+SLOT_ALIGN_BYTES = 4096
+"""What O_DIRECT asks of memory on every file system we know; the sidecar checks the same."""
+
+HUGE_PAGE_BYTES = 2 << 20
+
+SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+
+
+class Slot:
+    """One leased piece of the arena. Ask for `view` again after each request; do not keep slices across one."""
+
+    __slots__ = ("__weakref__", "_arena", "_give_back", "_state", "index", "mount", "owed_to", "slot_class")
+
+    def __init__(self, arena: Arena, index: int, mount: str, slot_class: SlotClass) -> None:
+        self._arena = arena
+        self._state: SlotState = "leased"
+        self._give_back = False  # released while in flight: free it as soon as it comes back
+        self.index = index
+        self.mount = mount
+        self.slot_class = slot_class
+        self.owed_to: int | None = None  # the task whose answer will say what the kernel did with it
+
+    @property
+    def state(self) -> SlotState:
+        return self._state
+
+    @property
+    def life(self) -> int:
+        """Which sidecar life the memory belongs to; slots of different lives never mix."""
+        return self._arena.life
+
+    @property
+    def view(self) -> memoryview:
+        """The slot's memory, writable, without a copy. Only while it is leased: in flight it is the kernel's."""
+        if self._state != "leased":
+            raise SlotNotLeased(f"slot {self.index} is {self._state}; its memory may be looked at only while leased")
+        return self._arena.slice(self.index)
+
+    def release(self) -> None:
+        """Gives the slot back; while it is in flight or quarantined, that happens when the kernel is done. Never waits."""
+        with self._arena.lock:
+            if self._state == "leased":
+                self._arena.free(self)
+            elif self._state == "in flight":
+                self._give_back = True
+
+    def __enter__(self) -> Slot:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def __repr__(self) -> str:
+        return f"<Slot {self.index} {self._state} for {self.slot_class} on {self.mount}, life {self.life}>"
+
+
+class Arena:
+    """The slots of one sidecar life. Every method but `slice` is called with `lock` held."""
+
+    def __init__(
+        self, *, slots: int, slot_bytes: int, life: int, lock: threading.RLock, ledger: Ledger, huge_pages: bool
+    ) -> None:
+        self.life = life
+        self.lock = lock
+        self.slots = slots
+        self.slot_bytes = slot_bytes
+        self.bytes = slots * slot_bytes
+        self.abandoned = False
+        self.ledger = ledger
+        self._free = deque(range(slots))  # taken from the left, returned on the right: reuse as late as possible
+        self._held: dict[int, Slot] = {}  # leased, in flight or quarantined
+        self._kept_by_caller: weakref.WeakSet[Slot] = weakref.WeakSet()  # still leased when the arena was abandoned
+        self._mapping: mmap.mmap | None
+        self.fd, self._mapping = _sealed_memory(self.bytes, huge_pages)
+
+    def close_fd(self) -> None:
+        """After the spawn: the mapping keeps the memory, the sidecar has its own descriptor."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def slice(self, index: int) -> memoryview:
+        mapping = self._mapping
+        if mapping is None:
+            raise SlotNotLeased("the arena of a former sidecar life has been given back")
+        start = index * self.slot_bytes
+        return memoryview(mapping)[start : start + self.slot_bytes]
+
+    def whole(self) -> memoryview:
+        mapping = self._mapping
+        if mapping is None:
+            raise SlotNotLeased("the arena of a former sidecar life has been given back")
+        return memoryview(mapping)
+
+    def lease(self, count: int, mount: str, slot_class: SlotClass) -> list[Slot] | None:
+        """All or nothing; None when the budget or the arena has not that many."""
+        if self.abandoned or count > self.ledger.available(mount, slot_class) or count > len(self._free):
+            return None
+        taken = [Slot(self, self._free.popleft(), mount, slot_class) for _ in range(count)]
+        self.ledger.take(mount, slot_class, count)
+        self._held.update((slot.index, slot) for slot in taken)
+        return taken
+
+    def send(self, slot: Slot, task: int) -> None:
+        slot._state = "in flight"
+        slot.owed_to = task
+
+    def settle_by_own_clock(self, slot: Slot) -> None:
+        """Our clock ran out first: the lease is over, and the slot waits for the sidecar's word."""
+        if slot._state == "in flight":
+            slot._state = "quarantined"
+
+    def answered(self, slot: Slot, quarantined: bool) -> None:
+        """The sidecar's word on a slot of an answered request."""
+        slot.owed_to = None
+        if self.abandoned:
+            return
+        if quarantined:
+            slot._state = "quarantined"
+        elif slot._state == "quarantined" or slot._give_back:
+            self.free(slot)
+        else:
+            slot._state = "leased"
+
+    def freed(self, index: int) -> bool:
+        """`slots_freed` named it. False: it was not waiting for that, and nothing changes."""
+        slot = self._held.get(index)
+        if slot is None or slot._state != "quarantined" or slot.owed_to is not None:
+            return False
+        self.free(slot)
+        return True
+
+    def free(self, slot: Slot) -> None:
+        slot._state = "free"
+        if self.abandoned:
+            self._kept_by_caller.discard(slot)
+            return
+        del self._held[slot.index]
+        self.ledger.give(slot.mount, slot.slot_class, 1)
+        self._free.append(slot.index)
+
+    def quarantined(self) -> list[int]:
+        return sorted(index for index, slot in self._held.items() if slot._state == "quarantined")
+
+    def free_count(self) -> int:
+        return len(self._free)
+
+    def abandon(self) -> None:
+        """The sidecar is dead or given up. What was in flight is lost; what was leased stays readable."""
+        if self.abandoned:
+            return
+        self.abandoned = True
+        self._free.clear()
+        self.close_fd()
+        for slot in self._held.values():
+            if slot._state == "leased":
+                self._kept_by_caller.add(slot)
+            else:
+                slot._state = "abandoned"
+        self._held.clear()
+
+    def memory_is_back(self) -> bool:
+        """True once nothing of ours holds the abandoned memory: no lease, and no view that a caller has kept.
+
+        Only of use after the process was reaped; until then the kernel counts the memory anyway.
+        """
+        if len(self._kept_by_caller) > 0:
+            return False
+        if self._mapping is not None:
+            try:
+                self._mapping.close()
+            except BufferError:  # somebody keeps a view: his memory, our count
+                return False
+            self._mapping = None
+        return True
+
+
+def _sealed_memory(size_bytes: int, huge_pages: bool) -> tuple[int, mmap.mmap]:
+    if huge_pages and size_bytes % HUGE_PAGE_BYTES == 0:
+        # The reservation happens at mmap: no huge pages left shows here, not as SIGBUS in the middle of a copy.
+        with contextlib.suppress(OSError):
+            return _memory(size_bytes, os.MFD_HUGETLB)
+    return _memory(size_bytes, 0)
+
+
+def _memory(size_bytes: int, flags: int) -> tuple[int, mmap.mmap]:
+    fd = os.memfd_create("kvlane-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING | flags)
+    try:
+        os.ftruncate(fd, size_bytes)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
+        return fd, mmap.mmap(fd, size_bytes)
+    except BaseException:
+        os.close(fd)
+        raise

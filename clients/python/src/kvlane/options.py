@@ -1,0 +1,112 @@
+"""How a client starts its sidecar and how patient it is. Everything has a default but the mounts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from ._arena import SLOT_ALIGN_BYTES
+from ._budget import Budgets
+from .errors import InvalidArgument, StartFailed
+
+
+@dataclass(frozen=True)
+class Options:
+    """`mounts` maps a name to the directory of its store. Times are in milliseconds.
+
+    The last block is the client's own patience: how long a start may take, how long an interpreter may be held by
+    `close()`, how often a silent sidecar is asked whether it lives while something is outstanding, and when it counts
+    as mute.
+    """
+
+    mounts: Mapping[str, str | os.PathLike[str]]
+    create: bool = False
+    slot_bytes: int = 1 << 20
+    slots: int = 128
+    timeout_ms: int = 1000
+    budgets: Budgets = field(default_factory=Budgets)
+    huge_pages: bool = False
+
+    stall_ms: int | None = None
+    engine: Literal["threads", "aio"] | None = None
+    lanes: int | None = None
+    stuck_max: int | None = None
+    fsync: bool = False
+    file_mode: int | None = None
+    extra_arguments: Sequence[str] = ()
+
+    command: Sequence[str] | None = None  # replaces `node main.js serve`: for tests and wrappers
+    node: str | None = None
+    sidecar: str | os.PathLike[str] | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    start_timeout_ms: int = 10_000
+    close_timeout_ms: int = 500
+    heartbeat_ms: int = 250
+    mute_ms: int = 2000
+    backoff_first_ms: int = 100
+    backoff_max_ms: int = 5000
+
+    def __post_init__(self) -> None:
+        if not self.mounts:
+            raise InvalidArgument('mounts must name at least one directory, as in {"kv0": "/mnt/kv"}')
+        numbers = ("slot_bytes", "slots", "timeout_ms", "start_timeout_ms", "close_timeout_ms", "heartbeat_ms")
+        for name in (*numbers, "mute_ms", "backoff_first_ms", "backoff_max_ms"):
+            if getattr(self, name) <= 0:
+                raise InvalidArgument(f"{name} must be above 0, got {getattr(self, name)!r}")
+        if self.slot_bytes % SLOT_ALIGN_BYTES:
+            raise InvalidArgument(f"slot_bytes must be a multiple of {SLOT_ALIGN_BYTES}, got {self.slot_bytes}")
+        if self.mute_ms < 2 * self.heartbeat_ms:
+            raise InvalidArgument("mute_ms must be at least two heartbeats, or one late ping looks like a death")
+
+    def argv(self, arena_fd: int) -> list[str]:
+        """The whole command line of the sidecar."""
+        command = list(self.command) if self.command is not None else [self._node(), str(self._main_js()), "serve"]
+        for name, root in self.mounts.items():
+            # Made absolute by text alone: the sidecar runs in /, and a look at the path could hang.
+            command += ["--mount", f"{name}={os.path.abspath(root)}"]
+        command += ["--arena-fd", str(arena_fd), "--slot-bytes", str(self.slot_bytes)]
+        command += ["--timeout-ms", str(self.timeout_ms)]
+        numbers = {"stall-ms": self.stall_ms, "lanes": self.lanes, "stuck-max": self.stuck_max, "engine": self.engine}
+        for option, value in numbers.items():
+            if value is not None:
+                command += [f"--{option}", str(value)]
+        if self.file_mode is not None:
+            command += ["--file-mode", f"{self.file_mode:04o}"]
+        command += ["--create"] * self.create + ["--fsync"] * self.fsync
+        return [*command, *self.extra_arguments]
+
+    def env(self) -> dict[str, str]:
+        """Small and explicit: an inherited NODE_OPTIONS or LD_PRELOAD would make another program of the sidecar."""
+        kept = {name: value for name, value in os.environ.items() if name.startswith("KVLANE_")}
+        base = {"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8"}
+        return {**base, **kept, **self.environment}
+
+    def _node(self) -> str:
+        node = self.node or os.environ.get("KVLANE_NODE") or shutil.which("node")
+        if not node:
+            raise StartFailed(
+                "no node binary: looked at Options.node, $KVLANE_NODE and PATH; Node 20.19 or later is needed",
+                code="NODE_NOT_FOUND",
+            )
+        return node
+
+    def _main_js(self) -> Path:
+        here = Path(__file__).resolve()
+        packaged = here.parent / "_sidecar" / "dist" / "sidecar" / "main.js"
+        # src/kvlane/options.py → clients/python → the checkout; an installed package has no such parent.
+        checkout = here.parents[4] / "dist" / "sidecar" / "main.js" if len(here.parents) > 4 else packaged
+        asked = self.sidecar or os.environ.get("KVLANE_SIDECAR")
+        tried = [Path(asked)] if asked else [packaged, checkout]
+        for path in tried:
+            if path.is_file():
+                return path.absolute()
+        raise StartFailed(
+            "no sidecar to start: looked for " + ", ".join(map(str, tried)) + "; build it with `npm run build`, "
+            "or say where its main.js is with Options.sidecar or $KVLANE_SIDECAR",
+            code="SIDECAR_NOT_FOUND",
+        )
