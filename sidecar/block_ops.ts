@@ -1,0 +1,250 @@
+// block_ops.ts — store, load and remove: one operation a block, one answer for all of them.
+//
+// Answered when the last block is through, or when something ends the task first. Then every unfinished
+// block says where it was, and whether its slot is free or belongs to the kernel until slots_freed.
+import { LIMITS, type Code, type FailedEntry, type InlineBlock, type LoadAnswer, type StoreAnswer } from '../protocol/messages.ts';
+import type { LoadRequest, RemoveRequest, StoreRequest } from '../protocol/request.ts';
+import { failedEntries, type Asked, type Failure } from './failures.ts';
+import type { LaneGroup } from './lane_group.ts';
+import type { Settled } from './lanes.ts';
+import type { Mount } from './mount.ts';
+import { Operation, gateKeyOf, type Done, type Owner } from './operation.ts';
+import { FREE, NAMES } from './slots.ts';
+import { CODE_OF, ms, type TaskContext } from './task_context.ts';
+import { Task, type EndCode } from './task_table.ts';
+
+type BlockRequest = StoreRequest | LoadRequest | RemoveRequest;
+
+export class BlockTask extends Task implements Owner, Asked {
+  declare readonly op: 'store' | 'load' | 'remove';
+  readonly mount: string;
+  #request: BlockRequest;
+  #mount: Mount;
+  #group: LaneGroup;
+  #context: TaskContext;
+  #operations: (Operation | null)[];
+  #pending = 0;
+  #done = 0;
+  #kept = 0;
+  #failures: Failure[] = [];
+  #inline: InlineBlock[] = [];
+  /** Damaged files that loads of this task met: moved away once it is answered. */
+  #damaged: { block: number; inode: string }[] = [];
+
+  constructor(request: BlockRequest, mount: Mount, group: LaneGroup, receivedUs: number, deadlineUs: number, context: TaskContext) {
+    super(request.id, request.op, receivedUs, deadlineUs);
+    this.mount = mount.name;
+    this.#request = request;
+    this.#mount = mount;
+    this.#group = group;
+    this.#context = context;
+    this.#operations = new Array<Operation | null>(request.blocks.hexes.length).fill(null);
+  }
+
+  /** Why the request cannot be started at all; nothing was touched then. */
+  obstacle(): { code: Code; message: string } | null {
+    const request = this.#request;
+    if (request.op === 'remove') return null;
+    const { slots } = request.blocks;
+    let inline = 0;
+    for (let block = 0; block < slots.length; block += 1) {
+      const slot = slots[block]!;
+      if (slot === null) inline += 1;
+      else if (this.#context.slots.state(slot) !== FREE) {
+        const state = this.#context.slots.state(slot);
+        return { code: 'SLOT_BUSY', message: `slot ${slot} of block ${block} is ${NAMES[state]}; nothing was started. It is free after ${state === 1 ? 'the answer to the request that uses it' : 'slots_freed names it'}` };
+      }
+    }
+    if (inline > this.#context.staging.left(request.op === 'store')) {
+      const { areas, quarantined } = this.#context.staging.figures();
+      return { code: 'SATURATED', message: `no room for ${inline} inline blocks: of ${areas} staging areas ${quarantined} belong to stuck calls; use slots, or wait for a recovered event` };
+    }
+    return null;
+  }
+
+  start(nowUs: number): void {
+    const request = this.#request;
+    const { namespaces, hexes } = request.blocks;
+    const count = hexes.length;
+    const changesNames = request.op !== 'load';
+    this.#pending = count;
+    const stuckLoads = request.op === 'load' && this.#mount.device!.stuckLoads.size > 0;
+    for (let block = 0; block < count; block += 1) {
+      if (stuckLoads && this.#refusedAlone(block, nowUs)) continue;
+      const operation = new Operation(request.op, this.#mount, this.#group, this.#group.pool, this, block, this.deadlineUs);
+      operation.namespace = namespaces[block]!;
+      operation.hex = hexes[block]!;
+      if (changesNames) operation.gateKey = gateKeyOf(this.#mount, operation.namespace, operation.hex);
+      if (request.op === 'store') this.#giveSource(operation, request, block);
+      else if (request.op === 'load') this.#giveTarget(operation, request.blocks.slots[block]!, request.blocks.bytes[block] ?? LIMITS.inline_bytes_max);
+      this.#operations[block] = operation;
+      this.#context.lanes.submit(operation, nowUs);
+    }
+    if (this.#pending === 0) this.#answer(nowUs);
+  }
+
+  /** The deadline had passed before anything could be started. */
+  startTooLate(nowUs: number): void {
+    for (let block = 0; block < this.#operations.length; block += 1) this.#fail(block, 'DEADLINE_EXCEEDED', nowUs, { detail: 'the deadline had passed when the request was read' });
+    this.#answer(nowUs);
+  }
+
+  completed(operation: Operation, done: Done): void {
+    const nowUs = this.#context.nowUs();
+    const block = operation.index;
+    if (this.#askAgain(operation, done, nowUs)) return;
+    this.#operations[block] = null;
+    this.#pending -= 1;
+    if (done.status === 'ok' || (done.status === 'not_found' && this.op === 'remove')) {
+      this.#done += 1;
+      this.#succeeded(operation, done);
+    } else {
+      this.#fail(block, CODE_OF[done.status], nowUs, { phase: done.phase, errno: done.errno, storedBytes: done.storedBytes, detail: done.text });
+      if (done.status === 'corrupt' && this.op === 'load') this.#damaged.push({ block, inode: done.inode });
+    }
+    if (this.#pending === 0) this.#answer(nowUs);
+  }
+
+  dropped(operation: Operation, settled: Settled, code: Code, reason: string): void {
+    const nowUs = this.#context.nowUs();
+    this.#operations[operation.index] = null;
+    this.#pending -= 1;
+    this.#fail(operation.index, code, nowUs, { slot: settled.quarantined, phase: settled.phase, detail: `mount ${this.mount} was suspended for ${this.#group.laneClass}: ${reason}` });
+    if (this.#pending === 0) this.#answer(nowUs);
+  }
+
+  conclude(code: EndCode, nowUs: number): void {
+    for (let block = 0; block < this.#operations.length; block += 1) {
+      const operation = this.#operations[block]!;
+      if (operation === null) continue;
+      this.#operations[block] = null;
+      this.#pending -= 1;
+      const holder = operation.state === 'gated' ? this.#context.lanes.gate.holder(operation.gateKey) : null;
+      const settled = this.#context.lanes.settle(operation, nowUs);
+      if (settled.state === 'gated') {
+        this.#fail(block, code === 'DEADLINE_EXCEEDED' ? 'KEY_BUSY' : code, nowUs, { detail: holder === null ? '' : waitedFor(holder, nowUs) });
+        continue;
+      }
+      if (settled.quarantined && code === 'DEADLINE_EXCEEDED') this.#group.noteOverrun(operation, nowUs);
+      const outcomeUnknown = this.op !== 'load' && (settled.state === 'committing' || settled.state === 'done');
+      this.#fail(block, code, nowUs, { phase: settled.phase, slot: settled.quarantined, outcomeUnknown, heldUs: settled.quarantined ? nowUs - settled.sinceUs : 0 });
+    }
+    this.#answer(nowUs);
+  }
+
+  key(block: number): string {
+    return `${this.#request.blocks.namespaces[block]}/${this.#request.blocks.hexes[block]}`;
+  }
+
+  slot(block: number): number | null {
+    return this.#request.op === 'remove' ? null : this.#request.blocks.slots[block]!;
+  }
+
+  // One bad file on a mount that answers others: its stuck call is enough, no second lane goes there.
+  #refusedAlone(block: number, nowUs: number): boolean {
+    const stuck = this.#mount.device!.stuckLoads.get(gateKeyOf(this.#mount, this.#request.blocks.namespaces[block]!, this.#request.blocks.hexes[block]!));
+    if (stuck === undefined || !this.#group.blamedAlone(stuck, nowUs)) return false;
+    this.#pending -= 1;
+    this.#fail(block, 'KEY_BUSY', nowUs, { detail: `an earlier load of this block has been in ${stuck.phase} in the kernel for ${ms(nowUs - stuck.sinceUs)} ms while the mount answers others; a recovered event says when to try again` });
+    return true;
+  }
+
+  #giveSource(operation: Operation, request: StoreRequest, block: number): void {
+    operation.replace = request.replace || this.#context.damage.isBad(operation.gateKey);
+    const data = request.blocks.inlineData?.[block] ?? null;
+    this.#giveTarget(operation, request.blocks.slots[block]!, request.blocks.bytes[block]!);
+    if (data !== null) this.#context.native.writeStaging(operation.offset, data);
+  }
+
+  #giveTarget(operation: Operation, slot: number | null, bytes: number): void {
+    operation.bytes = bytes;
+    if (slot === null) {
+      const { staging } = this.#context;
+      operation.region = 1;
+      operation.memory = staging;
+      operation.area = staging.claim(operation.kind === 'store');
+      operation.offset = staging.offset(operation.area);
+    } else {
+      operation.memory = this.#context.slots;
+      operation.area = slot;
+      operation.offset = slot * this.#context.slotBytes;
+      this.#context.slots.claim(slot);
+    }
+  }
+
+  // An inline load does not say how long the block is: the first try learns it, the second reads it.
+  #askAgain(first: Operation, done: Done, nowUs: number): boolean {
+    if (done.status !== 'length_mismatch' || this.#request.op !== 'load' || !this.#request.inline) return false;
+    if (this.#request.blocks.bytes[first.index] != null || first.bytes !== LIMITS.inline_bytes_max) return false;
+    if (done.storedBytes < 1 || done.storedBytes >= LIMITS.inline_bytes_max || nowUs >= this.deadlineUs) return false;
+    if (this.#context.staging.left(false) === 0) return false;
+    const second = new Operation('load', this.#mount, this.#group, this.#group.pool, this, first.index, this.deadlineUs);
+    second.namespace = first.namespace;
+    second.hex = first.hex;
+    this.#giveTarget(second, null, done.storedBytes);
+    this.#operations[first.index] = second;
+    this.#context.lanes.submit(second, nowUs);
+    return true;
+  }
+
+  #succeeded(operation: Operation, done: Done): void {
+    const { stats, damage, native } = this.#context;
+    if (this.op === 'store') {
+      if (done.kept) this.#kept += 1;
+      else {
+        stats.bytesStored += operation.bytes;
+        damage.replaced(operation.gateKey);
+      }
+    } else if (this.op === 'load') {
+      stats.bytesLoaded += operation.bytes;
+      if (operation.region === 1) this.#inline.push(inlineBlock(operation.index, native.readStaging(operation.offset, operation.bytes)));
+    } else damage.replaced(operation.gateKey);
+  }
+
+  #fail(block: number, code: Code, nowUs: number, more: { phase?: Failure['phase']; slot?: boolean; errno?: number; outcomeUnknown?: boolean; storedBytes?: number; heldUs?: number; detail?: string }): void {
+    this.#failures.push({
+      block,
+      code,
+      phase: more.phase ?? 'queue',
+      slot: this.op === 'remove' ? null : more.slot === true ? 'quarantined' : 'free',
+      waitedUs: nowUs - this.receivedUs,
+      errno: more.errno ?? 0,
+      outcomeUnknown: more.outcomeUnknown ?? false,
+      storedBytes: more.storedBytes ?? 0,
+      heldUs: more.heldUs ?? 0,
+      detail: more.detail ?? '',
+    });
+    this.#context.stats.blockFailed(code);
+  }
+
+  #answer(nowUs: number): void {
+    const ok = this.#failures.length === 0;
+    const answer: StoreAnswer & LoadAnswer = { id: this.id, ok, done: this.#done };
+    if (this.op === 'store') answer.kept = this.#kept;
+    if (this.#request.op === 'load' && this.#request.inline) answer.blocks = this.#inline.sort((a, b) => a.block - b.block);
+    if (!ok) {
+      this.#failures.sort((a, b) => a.block - b.block);
+      answer.failed = failedEntries(this.#failures, this) satisfies FailedEntry[];
+    }
+    this.#context.stats.blocksDone += this.#done;
+    this.#context.tasks.answer(this, answer, nowUs);
+    for (const { block, inode } of this.#damaged) {
+      this.#context.damage.met(this.#mount, this.#request.blocks.namespaces[block]!, this.#request.blocks.hexes[block]!, inode, nowUs);
+    }
+  }
+}
+
+const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+
+function inlineBlock(block: number, data: Buffer): InlineBlock {
+  try {
+    return { block, bytes: data.length, text: utf8.decode(data) };
+  } catch {
+    return { block, bytes: data.length, base64: data.toString('base64') };
+  }
+}
+
+function waitedFor(holder: Operation, nowUs: number): string {
+  if (holder.state !== 'abandoned') return `an earlier ${holder.kind} of this block is still under way`;
+  return `the ${holder.phase} of an earlier ${holder.kind} of this block has been in the kernel for ${ms(nowUs - holder.sinceUs)} ms and may still take effect`;
+}

@@ -1,0 +1,104 @@
+// devices.ts — lanes, breakers and caps belong to a device; mounts with equal st_dev share them.
+import type { Engine, LaneClass, Native } from '../native/index.ts';
+import { LANE_CLASSES } from '../protocol/messages.ts';
+import { Breaker } from './breaker.ts';
+import { LaneGroup, type GroupContext } from './lane_group.ts';
+import type { Mount } from './mount.ts';
+import type { Operation } from './operation.ts';
+import { PROBES_STUCK_MAX } from './prober.ts';
+
+export interface DeviceOptions {
+  engine: Engine;
+  lanes: number;
+  stuckMax: number;
+  stallUs: number;
+  holdBreakerClosed: boolean;
+}
+
+export class Device {
+  readonly label: string;
+  readonly mounts: Mount[] = [];
+  readonly groups: Record<LaneClass, LaneGroup>;
+  /** Loads that were given up inside the kernel, by block: refused alone while the mount is ok. */
+  readonly stuckLoads = new Map<string, Operation>();
+  stuckChanged = false;
+  #limits = { load: 0, store: 0, metadata: 0 };
+  #native: Native;
+  #options: DeviceOptions;
+
+  constructor(label: string, options: DeviceOptions, context: GroupContext) {
+    this.label = label;
+    this.#native = context.native;
+    this.#options = options;
+    const group = (laneClass: LaneClass): LaneGroup => {
+      const { engine, lanes, stallUs, holdBreakerClosed } = options;
+      const pool = context.native.createPool({ laneClass, lanes, engine });
+      const probePool = context.native.createPool({ laneClass, lanes: 1, engine });
+      context.native.setStuckLimit(probePool, PROBES_STUCK_MAX - 1);
+      return new LaneGroup(this, laneClass, { pool, probePool }, new Breaker(stallUs, holdBreakerClosed), context);
+    };
+    this.groups = { load: group('load'), store: group('store'), metadata: group('metadata') };
+    for (const laneClass of LANE_CLASSES) this.#setLimit(laneClass, this.#share(laneClass, [0, 0, 0]));
+  }
+
+  /** Lanes that may be stuck before none is left: the first ones, and those made in their place. */
+  liveMax(group: LaneGroup): number {
+    return this.#options.lanes + this.#limits[group.laneClass];
+  }
+
+  stuckLimit(laneClass: LaneClass): number {
+    return this.#limits[laneClass];
+  }
+
+  endTurn(nowUs: number): void {
+    this.groups.load.endTurn(nowUs);
+    this.groups.store.endTurn(nowUs);
+    this.groups.metadata.endTurn(nowUs);
+    if (!this.stuckChanged) return;
+    this.stuckChanged = false;
+    const stuck = LANE_CLASSES.map((laneClass) => this.#native.poolState(this.groups[laneClass].pool).stuck);
+    for (const laneClass of LANE_CLASSES) this.#setLimit(laneClass, this.#share(laneClass, stuck));
+  }
+
+  // The rule of --stuck-max: stuck lanes that were replaced count, K of them on a device. Loads may use
+  // all K; stores, and metadata, half of K each, so that neither takes the last replacement from a
+  // load. What one class has stuck is missing to the others. Beside K every class always has its
+  // first `lanes` lanes, so that no class ever loses its lanes to another one.
+  #share(laneClass: LaneClass, stuck: number[]): number {
+    const k = this.#options.stuckMax;
+    let others = 0;
+    for (let i = 0; i < LANE_CLASSES.length; i += 1) if (LANE_CLASSES[i] !== laneClass) others += stuck[i]!;
+    return Math.max(0, Math.min(laneClass === 'load' ? k : Math.floor(k / 2), k - others));
+  }
+
+  #setLimit(laneClass: LaneClass, limit: number): void {
+    if (this.#limits[laneClass] === limit) return;
+    this.#limits[laneClass] = limit;
+    this.#native.setStuckLimit(this.groups[laneClass].pool, limit);
+  }
+}
+
+export class Devices {
+  readonly all: Device[] = [];
+  #options: DeviceOptions;
+  #context: GroupContext;
+
+  constructor(options: DeviceOptions, context: GroupContext) {
+    this.#options = options;
+    this.#context = context;
+  }
+
+  /** `label` is st_dev as "major:minor". */
+  of(label: string): Device {
+    let device = this.all.find((one) => one.label === label);
+    if (device === undefined) {
+      device = new Device(label, this.#options, this.#context);
+      this.all.push(device);
+    }
+    return device;
+  }
+
+  endTurn(nowUs: number): void {
+    for (const device of this.all) device.endTurn(nowUs);
+  }
+}

@@ -1,0 +1,203 @@
+// lanes.ts — the only place that hands operations to native lanes and takes them back.
+//
+// Every operation that native knows is in one table until its lane is through with it, also long
+// after its task was answered. settle() ends the owner's claim and says what became of the memory;
+// finished() is the kernel giving something back, whoever still cares.
+import type { Abandoned, Native, OpSpec, Phase } from '../native/index.ts';
+import type { Code } from '../protocol/messages.ts';
+import { KeyGate } from './key_gate.ts';
+import type { LaneGroup } from './lane_group.ts';
+import type { Done, Operation } from './operation.ts';
+import type { Slots } from './slots.ts';
+
+/** What settle() found. */
+export interface Settled {
+  state: 'gated' | Abandoned['state'];
+  phase: Phase;
+  sinceUs: number;
+  /** The kernel may still touch the memory. */
+  quarantined: boolean;
+  found: Uint8Array | null;
+}
+
+export class Lanes {
+  readonly gate = new KeyGate();
+  #native: Native;
+  #slots: Slots;
+  #operations = new Map<number, Operation>();
+  #nextId = 1;
+  #fileMode: number;
+  #durable: boolean;
+  /** Slots given back since the last turn's end, all of them announced as quarantined before. */
+  #freed: number[] = [];
+  /** Gates handed on while a settlement is under way; started when it is complete. */
+  #ready: Operation[] = [];
+  lateCompletions = 0;
+
+  constructor(native: Native, slots: Slots, fileMode: number, durable: boolean) {
+    this.#native = native;
+    this.#slots = slots;
+    this.#fileMode = fileMode;
+    this.#durable = durable;
+  }
+
+  submit(operation: Operation, nowUs: number): void {
+    operation.id = this.#nextId;
+    this.#nextId += 1;
+    this.#operations.set(operation.id, operation);
+    operation.group?.inHand.set(operation.id, operation);
+    if (operation.gateKey !== '' && !this.gate.enter(operation)) {
+      operation.state = 'gated';
+      return;
+    }
+    operation.holdsGate = operation.gateKey !== '';
+    this.#start(operation, nowUs);
+  }
+
+  /** Ends the owner's claim: deadline, cancel, shutdown, suspended class, joined probe. Calls no owner. */
+  settle(operation: Operation, nowUs: number): Settled {
+    operation.settledUs = nowUs;
+    if (operation.state === 'gated') {
+      this.gate.quit(operation);
+      this.#forget(operation);
+      return { state: 'gated', phase: 'queue', sinceUs: nowUs, quarantined: false, found: null };
+    }
+    const abandoned = this.#native.abandon(operation.id);
+    const settled: Settled = { ...abandoned, quarantined: false, found: abandoned.found ?? null };
+    operation.phase = abandoned.phase;
+    operation.sinceUs = abandoned.sinceUs;
+    if (abandoned.state === 'queued') {
+      this.#forget(operation);
+      return settled;
+    }
+    operation.state = 'abandoned';
+    if (abandoned.state === 'done') {
+      // Its completion is on the way: nothing of it is in the kernel any more.
+      operation.group?.inHand.delete(operation.id);
+      this.#letGo(operation);
+      return settled;
+    }
+    settled.quarantined = true;
+    operation.memory?.quarantine(operation.area);
+    operation.group?.left(operation);
+    if (abandoned.state === 'running') this.#leaveGate(operation); // it will not reach its rename any more
+    return settled;
+  }
+
+  /** A completion from native, on time or late. */
+  finished(done: Done, nowUs: number): void {
+    const operation = this.#operations.get(done.id);
+    if (operation === undefined) return; // dropped from the queue in the same instant
+    const late = operation.state === 'abandoned';
+    const wasInKernel = late && operation.group?.inHand.has(operation.id) === true;
+    if (late) this.lateCompletions += 1;
+    this.#operations.delete(operation.id);
+    operation.group?.inHand.delete(operation.id);
+    this.#letGo(operation);
+    operation.state = 'finished';
+    if (late) {
+      if (wasInKernel) operation.group!.returned(operation, done, nowUs);
+      operation.owner.returned?.(operation, done);
+    } else {
+      operation.group?.completed(operation, done, nowUs);
+      operation.owner.completed(operation, done);
+    }
+  }
+
+  /** A class was suspended: what no lane has taken up yet is taken out and its owners are told. */
+  dropQueued(group: LaneGroup, code: Code, reason: string, nowUs: number): void {
+    const queued: Operation[] = [];
+    const gated: Operation[] = [];
+    // The queue is first in, first out: what waits in it is what came last.
+    let left = this.#native.poolState(group.pool).queued;
+    const newestFirst = [...group.inHand.values()].reverse();
+    for (const operation of newestFirst) {
+      if (operation.kind === 'probe') continue; // they have a queue of their own
+      if (operation.state === 'gated') gated.push(operation);
+      else if (operation.state === 'submitted' && left > 0) {
+        left -= 1;
+        queued.push(operation);
+      }
+    }
+    // Waiters first: a gate that a queued one gives up must not start another of this class. Those
+    // settled by an owner's answer meanwhile are passed over.
+    for (const operation of gated) if (operation.state === 'gated') this.#drop(operation, code, reason, nowUs);
+    for (const operation of queued) if (operation.state === 'submitted') this.#drop(operation, code, reason, nowUs);
+  }
+
+  /** At the end of every turn: operations whose gate opened, and the slots that came back. */
+  endTurn(nowUs: number): number[] {
+    for (let next = this.#ready.pop(); next !== undefined; next = this.#ready.pop()) {
+      if (next.state === 'gated') this.#start(next, nowUs);
+    }
+    if (this.#freed.length === 0) return this.#freed;
+    const freed = this.#freed;
+    this.#freed = [];
+    return freed;
+  }
+
+  operation(id: number): Operation | null {
+    return this.#operations.get(id) ?? null;
+  }
+
+  #drop(operation: Operation, code: Code, reason: string, nowUs: number): void {
+    const settled = this.settle(operation, nowUs);
+    operation.owner.dropped(operation, settled, code, reason);
+  }
+
+  #start(operation: Operation, nowUs: number): void {
+    operation.state = 'submitted';
+    operation.submittedUs = nowUs;
+    this.#native.submit(operation.pool, this.#spec(operation));
+  }
+
+  #forget(operation: Operation): void {
+    this.#operations.delete(operation.id);
+    operation.group?.inHand.delete(operation.id);
+    this.#letGo(operation);
+    operation.state = 'finished';
+  }
+
+  #letGo(operation: Operation): void {
+    const memory = operation.memory;
+    if (memory !== null) {
+      operation.memory = null;
+      if (memory.release(operation.area) && memory === this.#slots) this.#freed.push(operation.area);
+    }
+    this.#leaveGate(operation);
+  }
+
+  #leaveGate(operation: Operation): void {
+    if (!operation.holdsGate) return;
+    operation.holdsGate = false;
+    const next = this.gate.leave(operation);
+    if (next === null) return;
+    next.holdsGate = true;
+    this.#ready.push(next);
+  }
+
+  #spec(operation: Operation): OpSpec {
+    const { id, namespace, hex, region, offset, bytes } = operation;
+    const mount = operation.mount.nativeId;
+    const rootGeneration = operation.mount.rootGeneration;
+    const deadlineUs = operation.deadlineUs;
+    switch (operation.kind) {
+      case 'load':
+        return { id, kind: 'load', mount, rootGeneration, deadlineUs, namespace, hex, region, offset, bytes };
+      case 'store':
+        return { id, kind: 'store', mount, rootGeneration, deadlineUs, namespace, hex, region, offset, bytes, replace: operation.replace, durable: this.#durable, fileMode: this.#fileMode };
+      case 'lookup':
+        return { id, kind: 'lookup', mount, rootGeneration, deadlineUs, namespace, names: operation.names };
+      case 'remove':
+        return { id, kind: 'remove', mount, rootGeneration, deadlineUs, namespace, hex };
+      case 'aside':
+        return { id, kind: 'aside', mount, rootGeneration, deadlineUs, namespace, hex, inode: operation.inode };
+      case 'identify':
+        return { id, kind: 'identify', mount, rootGeneration, deadlineUs, create: operation.flag };
+      case 'namespace':
+        return { id, kind: 'namespace', mount, rootGeneration, deadlineUs, namespace, fingerprint: operation.text, bump: operation.flag };
+      case 'probe':
+        return { id, kind: 'probe', mount, rootGeneration, deadlineUs, probeClass: operation.group!.laneClass };
+    }
+  }
+}

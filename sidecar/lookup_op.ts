@@ -1,0 +1,107 @@
+// lookup_op.ts — which of many blocks exist; the only op that answers half a result.
+//
+// Names go to the lanes in chunks, the first ones first, because an engine asks for the longest prefix.
+// At the deadline the answer says what is proven by then, also from inside a chunk that is still under
+// way: true and false are facts, null is "not known".
+import type { Code } from '../protocol/messages.ts';
+import type { LookupRequest } from '../protocol/request.ts';
+import { errnoName } from './errno.ts';
+import type { LaneGroup } from './lane_group.ts';
+import type { Settled } from './lanes.ts';
+import type { Mount } from './mount.ts';
+import { Operation, type Done, type Owner } from './operation.ts';
+import { CODE_OF, type TaskContext } from './task_context.ts';
+import { Task, type EndCode } from './task_table.ts';
+
+/** Names in one operation: few enough that four lanes share a large look-up, many enough that handing over costs nothing. */
+export const LOOKUP_CHUNK_NAMES = 256;
+
+export class LookupTask extends Task implements Owner {
+  #request: LookupRequest;
+  #mount: Mount;
+  #group: LaneGroup;
+  #context: TaskContext;
+  #operations: Operation[] = [];
+  #pending = 0;
+  /** 0 not known, 1 absent, 2 present. */
+  #found: Uint8Array;
+  #trouble: { code: Code; errno: number; detail: string } | null = null;
+
+  constructor(request: LookupRequest, mount: Mount, group: LaneGroup, receivedUs: number, deadlineUs: number, context: TaskContext) {
+    super(request.id, 'lookup', receivedUs, deadlineUs);
+    this.#request = request;
+    this.#mount = mount;
+    this.#group = group;
+    this.#context = context;
+    this.#found = new Uint8Array(request.blocks.hexes.length);
+  }
+
+  start(nowUs: number): void {
+    const { namespaces, hexes } = this.#request.blocks;
+    for (let first = 0; first < hexes.length; ) {
+      const namespace = namespaces[first]!;
+      let end = first + 1;
+      while (end < hexes.length && end - first < LOOKUP_CHUNK_NAMES && namespaces[end] === namespace) end += 1;
+      const operation = new Operation('lookup', this.#mount, this.#group, this.#group.pool, this, first, this.deadlineUs);
+      operation.namespace = namespace;
+      operation.names = hexes.slice(first, end);
+      this.#operations.push(operation);
+      first = end;
+    }
+    this.#pending = this.#operations.length;
+    for (const operation of this.#operations) this.#context.lanes.submit(operation, nowUs);
+  }
+
+  /** The deadline had passed before anything could be started: nothing is proven. */
+  startTooLate(nowUs: number): void {
+    this.#answer(nowUs);
+  }
+
+  completed(operation: Operation, done: Done): void {
+    if (done.found !== undefined) this.#found.set(done.found, operation.index);
+    if (done.status !== 'ok' && done.status !== 'expired') this.#trouble ??= { code: CODE_OF[done.status], errno: done.errno, detail: done.text };
+    this.#pending -= 1;
+    if (this.#pending === 0) this.#answer(this.#context.nowUs());
+  }
+
+  dropped(_operation: Operation, _settled: Settled, code: Code, reason: string): void {
+    this.#trouble ??= { code, errno: 0, detail: `the mount was suspended for metadata: ${reason}` };
+    this.#pending -= 1;
+    if (this.#pending === 0) this.#answer(this.#context.nowUs());
+  }
+
+  conclude(code: EndCode, nowUs: number): void {
+    for (const operation of this.#operations) {
+      if (operation.state === 'finished') continue;
+      const settled = this.#context.lanes.settle(operation, nowUs);
+      if (settled.found !== null) this.#found.set(settled.found, operation.index);
+      if (settled.quarantined && code === 'DEADLINE_EXCEEDED') this.#group.noteOverrun(operation, nowUs);
+    }
+    if (code === 'DEADLINE_EXCEEDED') this.#answer(nowUs);
+    else this.#refuse(code, `lookup of ${this.#found.length} blocks on mount ${this.#mount.name} was ${code === 'CANCELLED' ? 'cancelled' : 'ended by the shutdown'}`, 0, nowUs);
+  }
+
+  #answer(nowUs: number): void {
+    const trouble = this.#trouble;
+    if (trouble !== null && this.#found.every((one) => one === 0)) {
+      const said = [trouble.errno === 0 ? '' : errnoName(trouble.errno), trouble.detail].filter((one) => one !== '').join(': ');
+      this.#refuse(trouble.code, `lookup of ${this.#found.length} blocks on mount ${this.#mount.name} proved nothing${said === '' ? '' : `: ${said}`}`, trouble.errno, nowUs);
+      return;
+    }
+    const present = new Array<boolean | null>(this.#found.length);
+    let prefix = 0;
+    let complete = true;
+    for (let i = 0; i < present.length; i += 1) {
+      const found = this.#found[i]!;
+      present[i] = found === 0 ? null : found === 2;
+      if (found === 0) complete = false;
+      if (found === 2 && prefix === i) prefix += 1;
+    }
+    this.#context.tasks.answer(this, { id: this.id, ok: true, present, prefix, complete }, nowUs);
+  }
+
+  #refuse(code: Code, message: string, errno: number, nowUs: number): void {
+    const error = errno === 0 ? { code, message } : { code, message, errno: errnoName(errno) };
+    this.#context.tasks.answer(this, { id: this.id, ok: false, error }, nowUs);
+  }
+}

@@ -1,0 +1,42 @@
+// mount.ts — one named root directory, and whether it is the store it should be.
+import type { LaneClass } from '../native/index.ts';
+import type { Code, MountState } from '../protocol/messages.ts';
+import type { Device } from './devices.ts';
+
+/** unheard: it has not answered since the start. wrong: another store, none, or not readable. */
+export type Standing = 'unheard' | 'right' | 'wrong';
+
+export class Mount {
+  readonly index: number;
+  readonly name: string;
+  readonly root: string;
+  readonly nativeId: number;
+  /** Make the store when there is none; only until one is known. */
+  create: boolean;
+  standing: Standing = 'unheard';
+  /** Why it is not right, and what to do, as a sentence. */
+  reason = '';
+  code: Code = 'MOUNT_SUSPENDED';
+  storeId: string | null = null;
+  device: Device | null = null;
+  fsType = '';
+  direct = false;
+  created = false;
+  /** Lanes whose root was opened under a smaller one open it again and compare the store id. */
+  rootGeneration = 1;
+  /** What was last said about each class, in `ready` or in an event. */
+  readonly said: Record<LaneClass, MountState> = { load: 'unknown', store: 'unknown', metadata: 'unknown' };
+
+  constructor(index: number, name: string, root: string, nativeId: number, create: boolean) {
+    this.index = index;
+    this.name = name;
+    this.root = root;
+    this.nativeId = nativeId;
+    this.create = create;
+  }
+
+  state(laneClass: LaneClass): MountState {
+    if (this.standing !== 'right' || this.device === null) return 'suspended';
+    return this.device.groups[laneClass].state();
+  }
+}

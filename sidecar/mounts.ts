@@ -1,0 +1,227 @@
+// mounts.ts — which directories are the stores they should be; asks until they are.
+//
+// A mount is identified in a lane of its own, before its device is known and again whenever a lane or a
+// probe found another store (or none) behind its path. Start-up waits 80 ms for that and no longer: a
+// mount that did not answer starts suspended and comes back by itself.
+import type { LaneClass, Native } from '../native/index.ts';
+import { LANE_CLASSES, type Code, type Event, type MountInfo } from '../protocol/messages.ts';
+import type { Alarm, Deadlines } from './deadlines.ts';
+import type { Device, Devices } from './devices.ts';
+import { errnoName } from './errno.ts';
+import type { Lanes } from './lanes.ts';
+import { Mount } from './mount.ts';
+import { Operation, type Done, type Owner } from './operation.ts';
+import { PROBES_STUCK_MAX, Prober, type ProbeHost } from './prober.ts';
+import type { Log, MountOption } from './service_types.ts';
+
+/** Ready in the usual time with a hung mount: a healthy one answers in a millisecond, the rest of the start takes 60. */
+export const START_WAIT_MS = 80;
+/** How often a wrong store is looked at again: the right one is noticed well within a second. */
+const IDENTIFY_AGAIN_US = 150_000;
+
+export interface MountsContext {
+  native: Native;
+  lanes: Lanes;
+  deadlines: Deadlines;
+  log: Log;
+  nowUs(): number;
+  send(event: Event): void;
+}
+
+export class Mounts implements Alarm {
+  atUs = 0;
+  heapIndex = -1;
+  readonly all: Mount[];
+  #byName = new Map<string, Mount>();
+  #identifiers: Prober[];
+  #devices: Devices;
+  #context: MountsContext;
+  #startedUs = 0;
+  /** Events wait until `ready` is out; what they would say is in it. */
+  #announcing = false;
+  #ready: (() => void) | null = null;
+
+  constructor(options: MountOption[], devices: Devices, context: MountsContext) {
+    this.#devices = devices;
+    this.#context = context;
+    this.all = options.map(({ name, root, create }, index) => new Mount(index, name, root, context.native.addMount(root), create));
+    for (const mount of this.all) this.#byName.set(mount.name, mount);
+    this.#identifiers = this.all.map((mount) => {
+      const pool = context.native.createPool({ laneClass: 'metadata', lanes: 1, engine: 'threads' });
+      context.native.setStuckLimit(pool, PROBES_STUCK_MAX - 1);
+      return new Prober(new Identify(mount, pool, this, context), context.lanes, context.deadlines);
+    });
+  }
+
+  named(name: string): Mount | null {
+    return this.#byName.get(name) ?? null;
+  }
+
+  /** Calls back once: when all have answered, or after START_WAIT_MS. Nothing is announced before. */
+  start(ready: () => void): void {
+    const nowUs = this.#context.nowUs();
+    this.#startedUs = nowUs;
+    this.#ready = ready;
+    for (const identifier of this.#identifiers) identifier.start(nowUs);
+    this.#context.deadlines.set(this, nowUs + START_WAIT_MS * 1000);
+  }
+
+  ring(): void {
+    this.#context.deadlines.clear(this);
+    for (const mount of this.all) if (mount.standing === 'unheard') mount.reason = `${mount.root} has not answered since the start`;
+    for (const mount of this.all) for (const laneClass of LANE_CLASSES) mount.said[laneClass] = mount.state(laneClass);
+    this.#announcing = true;
+    const ready = this.#ready;
+    this.#ready = null;
+    ready?.();
+  }
+
+  /** Called at the end of a turn, so that `ready` and the events after it stay in order. */
+  endTurn(): void {
+    if (this.#ready !== null && this.all.every((mount) => mount.standing !== 'unheard')) this.ring();
+  }
+
+  facts(mount: Mount): MountInfo {
+    const facts: MountInfo = { name: mount.name, root: mount.root, device: mount.device?.label ?? null, state: mount.state('load') };
+    if (mount.storeId !== null) facts.store_id = mount.storeId;
+    if (mount.standing === 'right') Object.assign(facts, { fs_type: mount.fsType, direct: mount.direct, created: mount.created });
+    else Object.assign(facts, { code: mount.code, reason: mount.reason });
+    return facts;
+  }
+
+  /** Says what changed for one class of one mount, if anything did. */
+  refresh(mount: Mount, laneClass: LaneClass, reason: string, code?: Code): void {
+    const state = mount.state(laneClass);
+    const was = mount.said[laneClass];
+    if (state === was) return;
+    mount.said[laneClass] = state;
+    if (!this.#announcing) return;
+    const event = { event: 'mount', mount: mount.name, class: laneClass, state, was, reason } as const;
+    this.#context.send(code === undefined ? event : { ...event, code });
+    this.#context.log.warn('mount', { mount: mount.name, class: laneClass, state, was, reason });
+  }
+
+  /** The breaker of a device's class changed. */
+  announce(device: Device, laneClass: LaneClass): void {
+    const { breaker } = device.groups[laneClass];
+    const silentMs = Math.round((this.#context.nowUs() - breaker.openedUs) / 1000);
+    const reason = breaker.state === 'ok' ? `it answers again, ${silentMs} ms after it was suspended` : breaker.state === 'probing' ? 'it has begun to answer; a few more good answers and it is used again' : breaker.reason;
+    for (const mount of device.mounts) this.refresh(mount, laneClass, reason);
+  }
+
+  /** A lane or a probe opened the root and found another store, or none. */
+  lost(mount: Mount, done: Done): void {
+    if (mount.standing === 'wrong') return;
+    this.#wrong(mount, done);
+    this.#identifiers[mount.index]!.start(this.#context.nowUs());
+  }
+
+  /** Asked again with `create`: a person said yes. */
+  createStore(name: string): void {
+    const mount = this.named(name);
+    if (mount === null || mount.storeId !== null) return;
+    mount.create = true;
+    this.#identifiers[mount.index]!.nudge(this.#context.nowUs());
+  }
+
+  identified(mount: Mount, done: Done): boolean {
+    const found = done.status === 'ok' ? readIdentity(done.text) : null;
+    if (found === null || (mount.storeId !== null && found.store_id !== mount.storeId)) {
+      this.#wrong(mount, done, found?.store_id);
+      return false;
+    }
+    const wasUnheard = mount.standing === 'unheard';
+    const before = mount.device?.label ?? null;
+    const device = this.#devices.of(found.device);
+    if (mount.storeId === null) this.#context.native.setMountIdentity(mount.nativeId, found.store_id);
+    mount.storeId = found.store_id;
+    mount.fsType = found.fs_type;
+    mount.direct = found.direct;
+    mount.created ||= found.created;
+    mount.standing = 'right';
+    mount.reason = '';
+    mount.rootGeneration += 1;
+    if (mount.device !== device) {
+      mount.device?.mounts.splice(mount.device.mounts.indexOf(mount), 1);
+      device.mounts.push(mount);
+      mount.device = device;
+    }
+    const moved = before !== null && before !== device.label ? `, now on device ${device.label} (it was ${before})` : '';
+    const reason = wasUnheard ? `it answered ${Math.round((this.#context.nowUs() - this.#startedUs) / 1000)} ms after the start` : `the right store is mounted again${moved}`;
+    for (const laneClass of LANE_CLASSES) {
+      const group = device.groups[laneClass];
+      // Identified late is answered: whoever waits for `ok` must be told.
+      if (this.#announcing && group.breaker.state === 'unknown') group.breaker.state = 'ok';
+      this.refresh(mount, laneClass, group.breaker.isOpen() ? group.breaker.reason : reason);
+      // Its probes may all be stuck in what was mounted here before.
+      group.prober.forgetStuck(this.#context.nowUs());
+    }
+    this.#context.log.info('mount identified', { mount: mount.name, device: device.label, store_id: found.store_id, fs_type: found.fs_type, direct: found.direct, created: found.created, shares_device_with: device.mounts.filter((one) => one !== mount).map((one) => one.name) });
+    return true;
+  }
+
+  #wrong(mount: Mount, done: Done, foundId?: string): void {
+    const isAnother = foundId !== undefined;
+    mount.standing = 'wrong';
+    mount.code = done.status === 'io_error' && done.errno !== 0 && !['ENOENT', 'ENOTDIR'].includes(errnoName(done.errno)) ? 'IO_ERROR' : 'WRONG_STORE';
+    mount.reason = isAnother
+      ? `${mount.root} holds store ${foundId}, not ${mount.storeId}; mount the right one there`
+      : mount.storeId !== null
+        ? `${mount.root} is not store ${mount.storeId} any more${detail(done)}; mount it again`
+        : `${mount.root} holds no store${detail(done)}; mount it, or make one with --create`;
+    mount.rootGeneration += 1;
+    for (const laneClass of LANE_CLASSES) this.refresh(mount, laneClass, mount.reason, mount.code);
+  }
+}
+
+class Identify implements ProbeHost {
+  #mount: Mount;
+  #pool: number;
+  #mounts: Mounts;
+  #context: MountsContext;
+
+  constructor(mount: Mount, pool: number, mounts: Mounts, context: MountsContext) {
+    this.#mount = mount;
+    this.#pool = pool;
+    this.#mounts = mounts;
+    this.#context = context;
+  }
+
+  ask(owner: Owner): Operation {
+    const operation = new Operation('identify', this.#mount, null, this.#pool, owner, 0, 0);
+    operation.flag = this.#mount.create && this.#mount.storeId === null;
+    return operation;
+  }
+
+  answered(done: Done, late: boolean): number {
+    // Given up and come back: what it says may be old, and it made no further call. Ask afresh.
+    if (late || done.status === 'saturated') return IDENTIFY_AGAIN_US;
+    return this.#mounts.identified(this.#mount, done) ? 0 : IDENTIFY_AGAIN_US;
+  }
+
+  nowUs(): number {
+    return this.#context.nowUs();
+  }
+}
+
+interface Identity {
+  store_id: string;
+  device: string;
+  fs_type: string;
+  direct: boolean;
+  created: boolean;
+}
+
+function readIdentity(text: string): Identity | null {
+  try {
+    const found = JSON.parse(text) as Identity;
+    return typeof found.store_id === 'string' && typeof found.device === 'string' ? found : null;
+  } catch {
+    return null;
+  }
+}
+
+function detail(done: Done): string {
+  const words = [done.errno === 0 ? '' : errnoName(done.errno), done.text].filter((word) => word !== '').join(': ');
+  return words === '' ? '' : ` (${words})`;
+}

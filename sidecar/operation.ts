@@ -1,0 +1,80 @@
+// operation.ts — one thing a lane was or will be asked to do, as the policy sees it.
+//
+// It outlives its task: when the task is answered while the call is in the kernel, the operation stays
+// (`abandoned`) with its memory and its gate until the lane brings it back.
+//   made ─► gated ─► submitted ─► finished
+//                    submitted ─► abandoned ─► finished
+import type { NativeEvent, OpSpec } from '../native/index.ts';
+import type { Code } from '../protocol/messages.ts';
+import type { LaneGroup } from './lane_group.ts';
+import type { Settled } from './lanes.ts';
+import type { Mount } from './mount.ts';
+import type { MemoryBook } from './slots.ts';
+
+export type Done = Extract<NativeEvent, { type: 'done' }>;
+export type Kind = OpSpec['kind'];
+
+export interface Owner {
+  /** It ended while its owner still waited for it. */
+  completed(operation: Operation, done: Done): void;
+  /** It was taken out of the queue because its class was suspended. */
+  dropped(operation: Operation, settled: Settled, code: Code, reason: string): void;
+  /** It came back after its owner had given it up. */
+  returned?(operation: Operation, done: Done): void;
+}
+
+export class Operation {
+  id = 0;
+  kind: Kind;
+  mount: Mount;
+  /** null for identify, which runs before the device is known. */
+  group: LaneGroup | null;
+  pool: number;
+  owner: Owner;
+  /** The block it stands for in its task; what it means is the owner's. */
+  index: number;
+  deadlineUs: number;
+  state: 'made' | 'gated' | 'submitted' | 'abandoned' | 'finished' = 'made';
+  /** Never again evidence against its mount: others answered meanwhile, or it was there when the breaker closed. */
+  excused = false;
+  submittedUs = 0;
+  settledUs = 0;
+  /** When the call it is stuck in began, and which; known once it was abandoned. */
+  sinceUs = 0;
+  phase: Done['phase'] = 'queue';
+
+  namespace = '';
+  hex = '';
+  names: string[] = [];
+  region: 0 | 1 = 0;
+  offset = 0;
+  bytes = 0;
+  memory: MemoryBook | null = null;
+  area = -1;
+  /** '' when it changes no name. */
+  gateKey = '';
+  holdsGate = false;
+  replace = false;
+  inode = '';
+  text = '';
+  flag = false; // identify: create; namespace: bump
+
+  constructor(kind: Kind, mount: Mount, group: LaneGroup | null, pool: number, owner: Owner, index: number, deadlineUs: number) {
+    this.kind = kind;
+    this.mount = mount;
+    this.group = group;
+    this.pool = pool;
+    this.owner = owner;
+    this.index = index;
+    this.deadlineUs = deadlineUs;
+  }
+}
+
+/** What the gate and the lists of stuck and damaged keys call a block. */
+export function gateKeyOf(mount: Mount, namespace: string, hex: string): string {
+  return `${mount.index}:${namespace}/${hex}`;
+}
+
+export function keyOf(operation: Operation): string {
+  return operation.hex === '' ? operation.namespace : `${operation.namespace}/${operation.hex}`;
+}

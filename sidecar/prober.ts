@@ -1,0 +1,126 @@
+// prober.ts — asks again and again, one question at a time, and never waits for an answer.
+//
+// A question that is not answered in time is given up (its lane belongs to the kernel until it comes
+// back) and joined by another, with a growing pause, until three are stuck; from then on only a stuck
+// one that returns starts the next. A returned one starts it at once: the resume is noticed by the
+// very calls that were stuck. Used for the probes of a breaker and for identifying a mount.
+import type { Deadlines, Alarm } from './deadlines.ts';
+import type { Lanes, Settled } from './lanes.ts';
+import type { Done, Operation, Owner } from './operation.ts';
+
+export const PROBES_STUCK_MAX = 3;
+/** After 250 ms a second is sent, then waits double: three are out within two seconds of a hang. */
+export const PROBE_JOIN_US = 250_000;
+
+export interface ProbeHost {
+  /** A fresh operation with `owner`, not submitted; null when there is nothing to ask just now. */
+  ask(owner: Owner, nowUs: number): Operation | null;
+  /** An answer, perhaps a late one; returns the pause before the next question, 0 to stop. */
+  answered(done: Done, late: boolean, operation: Operation): number;
+  nowUs(): number;
+}
+
+export class Prober implements Alarm, Owner {
+  atUs = 0;
+  heapIndex = -1;
+  asked = 0;
+  running = false;
+  #live: Operation | null = null;
+  #stuck = new Set<Operation>();
+  #joinUs = PROBE_JOIN_US;
+  #host: ProbeHost;
+  #lanes: Lanes;
+  #deadlines: Deadlines;
+
+  constructor(host: ProbeHost, lanes: Lanes, deadlines: Deadlines) {
+    this.#host = host;
+    this.#lanes = lanes;
+    this.#deadlines = deadlines;
+  }
+
+  /** First question at once. */
+  start(nowUs: number): void {
+    if (this.running) return;
+    this.running = true;
+    this.#joinUs = PROBE_JOIN_US;
+    this.#ask(nowUs);
+  }
+
+  stop(): void {
+    this.running = false;
+    this.#deadlines.clear(this);
+    if (this.#live !== null) this.#giveUp(this.#live, this.#host.nowUs());
+  }
+
+  /** No further question may be asked until a stuck one returns. */
+  exhausted(): boolean {
+    return this.#stuck.size >= PROBES_STUCK_MAX;
+  }
+
+  stuck(): number {
+    return this.#stuck.size;
+  }
+
+  /** Something else came back: ask now instead of at the end of the pause. */
+  nudge(nowUs: number): void {
+    if (this.running && this.#live === null) this.ring(nowUs);
+  }
+
+  /** What is stuck belongs to a mount that is gone: it no longer counts, and the next question goes out now. */
+  forgetStuck(nowUs: number): void {
+    this.#stuck.clear();
+    this.#joinUs = PROBE_JOIN_US;
+    if (this.running) this.ring(nowUs);
+  }
+
+  ring(nowUs: number): void {
+    if (this.#live !== null) {
+      this.#giveUp(this.#live, nowUs);
+      this.#joinUs *= 2;
+    }
+    this.#ask(nowUs);
+  }
+
+  completed(operation: Operation, done: Done): void {
+    if (operation !== this.#live) return;
+    this.#live = null;
+    this.#joinUs = PROBE_JOIN_US;
+    this.#next(this.#host.answered(done, false, operation));
+  }
+
+  returned(operation: Operation, done: Done): void {
+    this.#stuck.delete(operation);
+    if (!this.running) return;
+    const pauseUs = this.#host.answered(done, true, operation);
+    if (this.#live !== null) return;
+    if (pauseUs === 0) this.#next(0);
+    else this.ring(this.#host.nowUs());
+  }
+
+  dropped(_operation: Operation, _settled: Settled): void {
+    // Probe pools are never emptied by a breaker.
+  }
+
+  #ask(nowUs: number): void {
+    if (this.exhausted() || !this.running) return;
+    const operation = this.#host.ask(this, nowUs);
+    if (operation !== null) {
+      this.#live = operation;
+      this.asked += 1;
+      this.#lanes.submit(operation, nowUs);
+    }
+    this.#deadlines.set(this, nowUs + this.#joinUs);
+  }
+
+  #giveUp(operation: Operation, nowUs: number): void {
+    this.#live = null;
+    const settled = this.#lanes.settle(operation, nowUs);
+    if (settled.quarantined) this.#stuck.add(operation);
+  }
+
+  #next(pauseUs: number): void {
+    if (!this.running) return;
+    if (pauseUs === 0) this.stop();
+    else this.#deadlines.set(this, this.#host.nowUs() + pauseUs);
+  }
+}

@@ -1,0 +1,154 @@
+// service.ts — the policy half, put together: what is promised is decided behind this door.
+//
+// Everything happens in turns: a request, a batch of native events or a timer comes in, consequences are
+// worked out to the end, then the slots that came back are announced and one timer is armed. Completions
+// of a batch count before deadlines that fell due in the same instant.
+import type { NativeEvent } from '../native/index.ts';
+import type { MountInfo } from '../protocol/messages.ts';
+import type { Request } from '../protocol/request.ts';
+import { Damage } from './damage.ts';
+import { Deadlines } from './deadlines.ts';
+import { Devices } from './devices.ts';
+import { Dispatcher } from './dispatcher.ts';
+import type { GroupContext } from './lane_group.ts';
+import { Lanes } from './lanes.ts';
+import { Lateness } from './lateness.ts';
+import { Mounts } from './mounts.ts';
+import type { Operation } from './operation.ts';
+import type { Service, ServiceDeps, ServiceOptions } from './service_types.ts';
+import { Slots } from './slots.ts';
+import { STAGING_AREAS, STAGING_AREA_BYTES, Staging } from './staging.ts';
+import { paint, Stats } from './stats.ts';
+import { stuckEntry } from './stuck_report.ts';
+import { TaskTable } from './task_table.ts';
+import { Watchkeeping } from './watchkeeping.ts';
+
+export function createService(deps: ServiceDeps, options: ServiceOptions): Service {
+  const { native, clock, log } = deps;
+  const nowUs = (): number => clock.nowUs();
+  const startedUs = nowUs();
+  const deadlines = new Deadlines(clock);
+  const lateness = new Lateness();
+  const stats = new Stats();
+  const slots = new Slots(options.slots);
+  const staging = new Staging();
+  const lanes = new Lanes(native, slots, options.fileMode, options.fsync);
+  const damage = new Damage(lanes, deadlines, log);
+  const send = deps.send;
+  const groupContext: GroupContext = {
+    native,
+    lanes,
+    deadlines,
+    lateness,
+    nowUs,
+    storeLost: (mount, done) => mounts.lost(mount, done),
+    announce: (device, laneClass) => mounts.announce(device, laneClass),
+  };
+  const { engine, stuckMax, holdBreakerClosed } = options;
+  const devices = new Devices({ engine, lanes: options.lanes, stuckMax, stallUs: options.stallMs * 1000, holdBreakerClosed }, groupContext);
+  const mounts = new Mounts(options.mounts, devices, { native, lanes, deadlines, log, nowUs, send });
+  const tasks = new TaskTable(deadlines, stats, send);
+  const dispatcher = new Dispatcher({
+    tasks: { native, lanes, tasks, slots, slotBytes: options.slotBytes, staging, damage, stats, nowUs },
+    native,
+    mounts,
+    timeoutMs: options.timeoutMs,
+    stats: () => paint({ stats, native, mounts, devices, lanes, slots, staging, damage, usage: deps.usage, tasks: tasks.size(), startedUs, nowUs: nowUs() }),
+    send,
+    onShutdown: (timeoutMs) => deps.onShutdown(timeoutMs),
+  });
+  const watchkeeping = new Watchkeeping(deadlines, () => tasks.size() > 0);
+  native.createStaging(STAGING_AREAS * STAGING_AREA_BYTES);
+
+  let depth = 0;
+  /** Runs one turn; a turn that comes up inside another (main calling back from send) is part of it. */
+  function turn(work: (now: number) => void): void {
+    const now = nowUs();
+    depth += 1;
+    try {
+      if (depth === 1) lateness.observe(now, deadlines.earliestUs());
+      work(now);
+    } finally {
+      depth -= 1;
+    }
+    if (depth > 0) return;
+    const end = nowUs();
+    deadlines.ringDue(end);
+    devices.endTurn(end);
+    const freed = lanes.endTurn(end);
+    if (freed.length > 0) {
+      stats.slotsFreed += freed.length;
+      send({ event: 'slots_freed', slots: freed });
+    }
+    mounts.endTurn();
+    watchkeeping.endTurn(end);
+    deadlines.arm();
+  }
+
+  function stallEvent(event: Extract<NativeEvent, { type: 'stalled' | 'recovered' }>): void {
+    const operation: Operation | null = lanes.operation(event.call.id);
+    if (operation === null) return;
+    if (event.type === 'stalled') operation.group?.noteStalled(operation, event.call);
+    else operation.group?.noteRecovered(operation.id);
+    send({ event: event.type, ...stuckEntry(event.call, operation) });
+  }
+
+  function take(event: NativeEvent, now: number): void {
+    switch (event.type) {
+      case 'done':
+        lanes.finished(event, now);
+        return;
+      case 'stalled':
+      case 'recovered':
+        stallEvent(event);
+        return;
+      case 'timer':
+        deadlines.fired();
+        return;
+      case 'notice':
+        log.warn('native', { text: event.text });
+        return;
+      case 'parent_gone':
+        return; // main watches for that
+    }
+  }
+
+  return {
+    start: () =>
+      new Promise<MountInfo[]>((resolve) => {
+        turn(() => mounts.start(() => resolve(mounts.all.map((mount) => mounts.facts(mount)))));
+      }),
+    handle(request: Request): void {
+      turn((now) => {
+        deadlines.ringDue(now);
+        dispatcher.handle(request, now);
+      });
+    },
+    onNative(batch: NativeEvent[]): void {
+      turn((now) => {
+        for (const event of batch) take(event, now);
+      });
+    },
+    holdsId: (id) => tasks.has(id),
+    outstanding: () => tasks.size(),
+    drain(timeoutMs: number, done: () => void): void {
+      turn((now) => {
+        dispatcher.leaving = true;
+        if (tasks.size() === 0) {
+          done();
+          return;
+        }
+        const bound = { atUs: 0, heapIndex: -1, ring: (ringUs: number) => tasks.concludeAll('SHUTTING_DOWN', ringUs) };
+        tasks.onEmpty = () => {
+          tasks.onEmpty = null;
+          deadlines.clear(bound);
+          done();
+        };
+        deadlines.set(bound, now + Math.max(1, timeoutMs * 1000));
+      });
+    },
+    createStore(name: string): void {
+      turn(() => mounts.createStore(name));
+    },
+  };
+}
