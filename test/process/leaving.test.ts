@@ -1,0 +1,105 @@
+import { once } from 'node:events';
+import { spawn } from 'node:child_process';
+import type { Readable } from 'node:stream';
+import { expect, onTestFinished, test } from 'vitest';
+import { sidecarMain } from '../../clients/node/process.ts';
+import { freshDirectory, startSidecar, talkTo, within } from '../support/sidecar_process.ts';
+
+test('the end of stdin: everything asked is answered, then it leaves', async () => {
+  const sidecar = startSidecar();
+  const blocks = Array.from({ length: 8 }, (_, block) => ({ key: `a/0${block}`, text: 'x'.repeat(1000) }));
+  sidecar.send({ id: 1, op: 'store', blocks }, { id: 2, op: 'ping' });
+  sidecar.end();
+  expect(await sidecar.exited).toEqual({ code: 0, signal: null });
+  expect(await sidecar.answer(1)).toMatchObject({ ok: true, done: 8 });
+  expect(await sidecar.answer(2)).toMatchObject({ ok: true });
+});
+
+test('a shutdown request is answered, then it leaves', async () => {
+  const sidecar = startSidecar();
+  sidecar.send({ id: 1, op: 'shutdown', timeout_ms: 300 });
+  expect(await sidecar.answer(1)).toEqual({ id: 1, ok: true });
+  expect(await sidecar.exited).toEqual({ code: 0, signal: null });
+});
+
+test.each(['SIGTERM', 'SIGINT', 'SIGHUP'] as const)('%s: it leaves by itself, with status 0', async (signal) => {
+  const sidecar = startSidecar();
+  await sidecar.ready();
+  sidecar.child.kill(signal);
+  expect(await sidecar.exited).toEqual({ code: 0, signal: null });
+  await sidecar.ended;
+  expect(sidecar.stderr()).toContain(`"signal":"${signal}"`);
+});
+
+test('SIGKILL: the parent sees the end of stdout at once', async () => {
+  const sidecar = startSidecar();
+  await sidecar.ready();
+  sidecar.child.kill('SIGKILL');
+  await sidecar.ended;
+  expect(await sidecar.exited).toEqual({ code: null, signal: 'SIGKILL' });
+});
+
+test('the parent is killed while somebody else holds stdin open: the sidecar leaves all the same', async () => {
+  // A shell between us: it starts the sidecar on our own pipes, says its pid, and is then killed.
+  const parent = spawn(
+    'sh',
+    ['-c', 'exec 3<&0; "$@" <&3 & echo "{\\"event\\":\\"started\\",\\"pid\\":$!}"; wait', 'sh', process.execPath, sidecarMain(), 'serve', '--mount', `kv0=${freshDirectory()}`, '--create'],
+    { stdio: 'pipe', detached: true },
+  );
+  onTestFinished(() => {
+    try {
+      process.kill(-parent.pid!, 'SIGKILL'); // the group: the sidecar too, should it still be there
+    } catch {
+      // all gone, as it should be
+    }
+  });
+  const sidecar = talkTo(parent);
+  await sidecar.ready();
+  const { pid } = await sidecar.message((message) => message['event'] === 'started', 'the pid');
+  sidecar.send({ id: 1, op: 'ping' });
+  await sidecar.answer(1);
+  parent.kill('SIGKILL');
+  await sidecar.exited;
+  await sidecar.ended; // the sidecar held stdout, so this is its end; stdin is still open here
+  expect(sidecar.stderr()).toContain('"reason":"parent_gone"');
+  expect(() => process.kill(pid as number, 0)).toThrow('ESRCH');
+});
+
+test('stdout is closed: the next answer shows it, and it leaves with status 74', async () => {
+  const sidecar = startSidecar();
+  await sidecar.ready();
+  const stdout = sidecar.child.stdout as Readable;
+  stdout.destroy();
+  await once(stdout, 'close');
+  sidecar.send({ id: 1, op: 'ping' });
+  expect(await sidecar.exited).toEqual({ code: 74, signal: null });
+  expect(sidecar.stderr()).toContain('EPIPE');
+});
+
+test('a full stderr that nobody reads changes nothing', async () => {
+  const sidecar = startSidecar({ wrapper: ['sh', '-c', 'exec "$@" 2>&1 1>&3 3>&- | sleep 20', 'sh'], stdio: ['pipe', 'ignore', 'ignore', 'pipe'] });
+  const out = talkTo({ ...sidecar.child, stdout: sidecar.child.stdio[3], stdin: sidecar.child.stdin, once: sidecar.child.once.bind(sidecar.child) } as never);
+  await out.ready();
+  // Each of these is refused; whatever is logged about them has nowhere to go.
+  for (let turn = 0; turn < 50; turn += 1) out.write('not JSON\n'.repeat(200));
+  out.send({ id: 'last', op: 'ping' });
+  expect(await out.answer('last')).toMatchObject({ ok: true });
+});
+
+test('asked twice, it leaves once', async () => {
+  const sidecar = startSidecar();
+  await sidecar.ready();
+  sidecar.send({ id: 1, op: 'shutdown' });
+  sidecar.end();
+  sidecar.child.kill('SIGTERM');
+  expect(await sidecar.exited).toEqual({ code: 0, signal: null });
+});
+
+test('signals while it starts are taken too', async () => {
+  const sidecar = startSidecar();
+  const gone = within(sidecar.exited, () => 'it did not leave');
+  sidecar.end();
+  expect(await gone).toEqual({ code: 0, signal: null });
+  await sidecar.ended;
+  expect(sidecar.messages[0]).toMatchObject({ event: 'ready' });
+});
