@@ -58,7 +58,7 @@ async function serve(options: ServeOptions): Promise<void> {
   process.removeAllListeners('warning');
   process.on('warning', (warning) => log.warn('node_warning', { warning }));
 
-  const native = await loadNative();
+  const native = await nativePart();
   const { arena, slots } = makeArena(native, options);
 
   let service: Service | null = null;
@@ -156,12 +156,12 @@ function greet(mounts: MountInfo[], service: Service, log: StderrLog): StoreOffe
   return offerStores(missing, { say: (text) => log.say(text), create: (mount) => service.createStore?.(mount) });
 }
 
-async function loadNative(): Promise<Native> {
+async function nativePart(): Promise<Native> {
+  const { loadNative } = await import('../native/index.ts'); // not before it is needed: --help works without a build
   try {
-    const { native } = await import('../native/index.ts');
-    return native;
+    return loadNative();
   } catch (error) {
-    return sayAndExit(`kvlane: cannot load the native part: ${(error as Error).message}\n`, EXIT_USAGE);
+    return sayAndExit(`kvlane: ${(error as Error).message}\n`, EXIT_USAGE);
   }
 }
 
