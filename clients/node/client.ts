@@ -112,19 +112,23 @@ export class Client extends EventEmitter<ClientEvents> {
     return this.process.write(text);
   }
 
-  /** The next event of this kind (that fits), or null when it did not come in time. */
+  /** The next event of this kind (that fits), or null when it did not come in time, or never will. */
   nextEvent<E extends Event['event']>(name: E, timeoutMs: number, fits: (event: Events[E]) => boolean = () => true): Promise<Events[E] | null> {
     return new Promise((resolve) => {
       const end = (event: Events[E] | null): void => {
         clearTimeout(timer);
         this.off('event', heard);
+        this.off('gone', missed);
         resolve(event);
       };
+      const missed = (): void => end(null);
       const heard = (event: Event): void => {
         if (event.event === name && fits(event as Events[E])) end(event as Events[E]);
       };
       const timer = setTimeout(end, timeoutMs, null);
       this.on('event', heard);
+      this.on('gone', missed);
+      if (this.isGone) missed();
     });
   }
 
