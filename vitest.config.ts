@@ -14,7 +14,7 @@ export default defineConfig({
       { test: { ...shared, name: 'unit', include: ['test/unit/**/*.test.ts'], testTimeout: 10_000 } },
       { test: { ...starting, name: 'golden', include: ['test/golden.test.ts'] } },
       { test: { ...starting, name: 'process', include: ['test/process/**/*.test.ts'] } },
-      { test: { ...starting, name: 'stall', include: ['test/stall/**/*.test.ts'], testTimeout: 60_000, hookTimeout: 60_000 } },
+      { test: { ...starting, name: 'stall', include: ['test/lab.test.ts', 'test/stall/**/*.test.ts'], testTimeout: 60_000, hookTimeout: 60_000 } },
     ],
   },
 });

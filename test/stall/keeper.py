@@ -8,7 +8,7 @@ to stallfs (see stallfs.c and gate.h); this process adds:
   down                 ends the lab; the answer lists what could not be removed
 
 Taken down without being asked: when the owner process is gone (a pidfd says so), at the end of its life. If this process itself is
-killed, stallfs sees the end of its commands and unmounts everything; the loop device detaches itself.
+killed, stallfs sees the end of its commands, unmounts everything and removes the directory; the loop device detaches itself.
 """
 from __future__ import annotations
 
@@ -51,10 +51,11 @@ class Lab:
         if os.path.isdir("/sys/fs/fuse/connections"):
             kernel.mount("fusectl", self.ctl, "fusectl")
         log = open(os.path.join(self.dir, "stallfs.log"), "wb")
-        first = [self.blk, self.mnt] if self.blk else [self.mnt]
-        self.daemon = subprocess.Popen([self.program, self.fuse, self.back, str(self.max_hang_s), *first], stdin=subprocess.PIPE,
-                                       stdout=subprocess.PIPE, stderr=log, start_new_session=True, cwd="/")
-        if not self.daemon.stdout.readline():
+        on_it = [d for d in (self.blk, self.mnt, self.ctl) if d]
+        self.daemon = subprocess.Popen([self.program, self.fuse, self.back, str(self.max_hang_s), self.dir, *on_it], cwd="/",
+                                       stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, bufsize=0, start_new_session=True)
+        self.answers = open(self.daemon.stdout.fileno(), "rb", closefd=False)
+        if not self.answers.readline():
             raise OSError("stallfs did not start: " + open(log.name).read().strip())
         minor = dict(kernel.mounted_below(self.fuse))[self.fuse].split(":")[1]
         self.waiting_file = os.path.join(self.ctl, minor, "waiting")
@@ -86,8 +87,7 @@ class Lab:
             assert self.daemon
             try:
                 self.daemon.stdin.write(line.encode() + b"\n")
-                self.daemon.stdin.flush()
-                answer = self.daemon.stdout.readline()
+                answer = self.answers.readline()
             except OSError:
                 answer = b""
         return json.loads(answer) if answer else {"ok": False, "error": "stallfs is gone"}

@@ -1,16 +1,17 @@
 // stallfs: a FUSE file system that passes everything through to a directory, with a gate in front of every operation.
 //
-//   stallfs MNT BACK MAX_HANG_S [UMOUNT_FIRST …]     commands on stdin, one JSON line each on stdout (gate.h); started by
-//                                                    keeper.py, never by hand
+//   stallfs MNT BACK MAX_HANG_S LAB_DIR [MOUNTS_ON_IT …]    commands on stdin, one JSON line each on stdout (gate.h); started
+//                                                           by keeper.py, never by hand
 //   beside the rules: stop (read no more requests: nothing is taken out of a caller's buffer) · cont · abort (break the
 //   connection: every stuck caller gets an error) · quit
 //
 // Surprising: it speaks the kernel's FUSE protocol itself, with one thread and no library. A held request is a list entry
 // and not a blocked thread, so thousands may be stuck at once; and "stop" is exact, since nothing else reads requests.
-// When stdin ends, its keeper was killed: it opens all gates, unmounts what it was told to and leaves.
+// When stdin ends, its keeper is gone: it opens all gates, unmounts what is left, removes the lab's directory and leaves.
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <linux/fuse.h>
 #include <poll.h>
 #include <pthread.h>
@@ -29,8 +30,8 @@ enum {
     BACKGROUND_MAX = 16384,   // async requests under way; the kernel's own default of 12 would hide every larger stall
     REQUEST_MAX = TRANSFER_MAX + 16384,
 };
-#define IMAGE "disk.img"      // the loop device's file: its attributes stay cached, so the loop driver only reads, writes, syncs
-#define IMAGE_CACHE_S 86400
+#define IMAGE "disk.img"      // the loop device's file. A block device has no attributes and no name: they stay cached and are
+#define IMAGE_CACHE_S 86400   // never held, only its reads, writes and flushes are
 
 struct node { uint64_t ino, lookups; int fd; bool image; struct node *next; };
 
@@ -307,13 +308,17 @@ static int operate(const struct fuse_in_header *h, size_t *len) {
 
 static int class_of(const struct fuse_in_header *h) {   // -1: never gated
     switch (h->opcode) {
+    case FUSE_READ: case FUSE_READDIR: return OP_READ;
+    case FUSE_WRITE: case FUSE_FALLOCATE: return OP_WRITE;
+    case FUSE_FSYNC: case FUSE_FSYNCDIR: return OP_FSYNC;
+    default: break;
+    }
+    if (!h->nodeid || node_of(h->nodeid)->image) return -1;   // INIT and the like have no node
+    switch (h->opcode) {
     case FUSE_OPEN: case FUSE_CREATE: case FUSE_OPENDIR: return OP_OPEN;
     case FUSE_LOOKUP: return OP_LOOKUP;
     case FUSE_GETATTR: case FUSE_READLINK: case FUSE_STATFS: return OP_GETATTR;
     case FUSE_SETATTR: return ((const struct fuse_setattr_in *)(const void *)(h + 1))->valid & FATTR_SIZE ? OP_WRITE : OP_GETATTR;
-    case FUSE_READ: case FUSE_READDIR: return OP_READ;
-    case FUSE_WRITE: case FUSE_FALLOCATE: return OP_WRITE;
-    case FUSE_FSYNC: case FUSE_FSYNCDIR: return OP_FSYNC;
     case FUSE_RENAME: case FUSE_RENAME2: case FUSE_LINK: return OP_RENAME;
     case FUSE_MKDIR: case FUSE_MKNOD: case FUSE_SYMLINK: return OP_MKDIR;
     case FUSE_UNLINK: case FUSE_RMDIR: return OP_UNLINK;
@@ -421,13 +426,23 @@ static void control(char *line) {
     fflush(out);
 }
 
-static char **umount_first;
-static const char *mount_point;
+static char **mounts_on_it;
+static const char *mount_point, *back_dir, *lab_dir;
+
+static void take_away(const char *mounted) {   // an error only says that the keeper has done it already
+    if (umount2(mounted, 0)) umount2(mounted, MNT_DETACH);
+}
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *where) {
+    (void)st, (void)type, (void)where;
+    remove(path);
+    return 0;
+}
 static void *leave(void *unused) {   // beside the serving thread: what lies on us needs our answers to be unmounted
     (void)unused;
-    for (char **m = umount_first; *m; m++)
-        if (umount2(*m, 0) && umount2(*m, MNT_DETACH)) {}
-    if (umount2(mount_point, 0)) umount2(mount_point, MNT_DETACH);
+    for (char **m = mounts_on_it; *m; m++) take_away(*m);
+    take_away(mount_point);
+    take_away(back_dir);
+    nftw(lab_dir, remove_one, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
     _exit(0);
 }
 
@@ -449,9 +464,9 @@ static bool read_control(void) {   // false: the keeper is gone
 }
 
 int main(int argc, char **argv) {
-    if (argc < 4) return fprintf(stderr, "usage: stallfs MNT BACK MAX_HANG_S [UMOUNT_FIRST ...]\n"), 2;
-    mount_point = argv[1];
-    umount_first = argv + 4;
+    if (argc < 5) return fprintf(stderr, "usage: stallfs MNT BACK MAX_HANG_S LAB_DIR [MOUNTS_ON_IT ...]\n"), 2;
+    mount_point = argv[1], back_dir = argv[2], lab_dir = argv[4];
+    mounts_on_it = argv + 5;
     gate.max_hang_s = atof(argv[3]);
     struct rlimit files = {1 << 20, 1 << 20};
     if (setrlimit(RLIMIT_NOFILE, &files)) getrlimit(RLIMIT_NOFILE, &files), files.rlim_cur = files.rlim_max, setrlimit(RLIMIT_NOFILE, &files);

@@ -51,6 +51,8 @@ export interface LabOptions {
   sizeMib?: number;
   /** A held operation goes on after this time whatever happens. */
   maxHangS?: number;
+  /** The lab ends with this process; else with the one that asks. */
+  owner?: number;
 }
 
 /** One line to a control socket, its JSON answer back. Bounded. */
@@ -230,7 +232,7 @@ export function noLab(what: string): boolean {
 }
 
 export async function startLab(o: LabOptions = {}): Promise<Lab> {
-  const args = [STALL, 'up', '--owner', String(process.pid)];
+  const args = [STALL, 'up', '--owner', String(o.owner ?? process.pid)];
   if (o.loop) args.push('--loop', o.loop);
   if (o.sizeMib) args.push('--size', String(o.sizeMib));
   if (o.maxHangS) args.push('--max-hang', String(o.maxHangS));
