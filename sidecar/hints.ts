@@ -47,7 +47,7 @@ export function offerStores(
   function ask(): void {
     const mount = waiting[0];
     if (mount === undefined) return;
-    io.say(`${mount.name}: there is no store in ${mount.root}${mount.reason ? ` (${mount.reason})` : ''}. Make one? [y/N]`);
+    io.say(`${mount.name}: there is no store in ${mount.root}. Make one? [y/N]`);
   }
 
   ask();

@@ -179,6 +179,6 @@ function notJson(text: string, fault: Error): string {
   const there = found.at < text.length ? `found '${quoteStart(text.slice(found.at, found.at + 12), 8)}'` : 'the line ends there';
   return (
     `not JSON at character ${found.at + 1}: expected ${found.expected}, ${there}, in '${quoteStart(text)}'. ` +
-    'Send one JSON object a line, for example {"id":1,"op":"ping"}.'
+    'Send one JSON object a line, for example {"id":1,"op":"help"}.'
   );
 }

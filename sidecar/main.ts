@@ -17,7 +17,6 @@ import { nativeClock } from './clock.ts';
 import { readyEvent } from './handshake.ts';
 import { offerStores, whatToType, withoutStore } from './hints.ts';
 import type { StoreOffer } from './hints.ts';
-import { createLineReader } from './line_reader.ts';
 import { createLineWriter } from './line_writer.ts';
 import { createLog } from './log.ts';
 import type { StderrLog } from './log.ts';
@@ -107,7 +106,7 @@ async function serve(options: ServeOptions): Promise<void> {
   setTimeout(() => usage.refresh(), FIRST_SAMPLE_MS).unref();
 
   const offer = isatty(STDIN) && isatty(STDERR) ? greet(mounts, running, log) : null;
-  readRequests({ service: running, options, slots, clock, send, offer, leave });
+  await readRequests({ service: running, options, slots, clock, send, offer, leave });
 }
 
 interface Reading {
@@ -120,7 +119,8 @@ interface Reading {
   leave: Leave;
 }
 
-function readRequests({ service, options, slots, clock, send, offer, leave }: Reading): void {
+async function readRequests({ service, options, slots, clock, send, offer, leave }: Reading): Promise<void> {
+  const { createLineReader } = await import('./line_reader.ts'); // with ndjson: loaded while the client looks at `ready`
   const mounts = options.mounts.map((mount) => mount.name);
   const refuse = (id: Id | null, code: string, message: string, line: number): void => {
     // An id in use belongs to the answer of the task that has it.

@@ -26,7 +26,7 @@ test('a mount without a store is offered one; only y or yes makes it', () => {
   expect(withoutStore([kv0, kv1])).toEqual([kv1]);
   for (const [typed, count] of [['y\n', 1], ['YES\n', 1], ['n\n', 0], ['\n', 0], ['maybe\n', 0]] as const) {
     const { said, made, offer, type } = offering([kv1]);
-    expect(said[0]).toBe('kv1: there is no store in /mnt/b (no kvlane.json). Make one? [y/N]');
+    expect(said[0]).toBe('kv1: there is no store in /mnt/b. Make one? [y/N]');
     expect(type(typed)).toBe('');
     expect(made).toHaveLength(count);
     expect(offer.open()).toBe(false);

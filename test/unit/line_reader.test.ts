@@ -41,9 +41,9 @@ test('a bad line gets exactly one refusal with its number, and the lines around 
   feed('{"id":1}\n{"id":2,}\n{id:3}\nhello\n{"id":4}\n');
   expect(seen.map((one) => one.line)).toEqual([1, 2, 3, 4, 5]);
   expect(refusals(seen).map((one) => one.message)).toEqual([
-    "line 2: not JSON at character 9: expected no comma before }, found '}', in '{\"id\":2,}'. Send one JSON object a line, for example {\"id\":1,\"op\":\"ping\"}.",
-    "line 3: not JSON at character 2: expected a name in double quotes, found 'id:3}', in '{id:3}'. Send one JSON object a line, for example {\"id\":1,\"op\":\"ping\"}.",
-    "line 4: not JSON at character 1: expected a value, found 'hello', in 'hello'. Send one JSON object a line, for example {\"id\":1,\"op\":\"ping\"}.",
+    "line 2: not JSON at character 9: expected no comma before }, found '}', in '{\"id\":2,}'. Send one JSON object a line, for example {\"id\":1,\"op\":\"help\"}.",
+    "line 3: not JSON at character 2: expected a name in double quotes, found 'id:3}', in '{id:3}'. Send one JSON object a line, for example {\"id\":1,\"op\":\"help\"}.",
+    "line 4: not JSON at character 1: expected a value, found 'hello', in 'hello'. Send one JSON object a line, for example {\"id\":1,\"op\":\"help\"}.",
   ]);
 });
 
