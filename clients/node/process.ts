@@ -29,6 +29,8 @@ export interface ProcessOptions {
   /** A command that ends by running the rest of its arguments, such as ["setpriv", "--reuid=1000"]. */
   wrapper?: readonly string[];
   env?: Record<string, string>;
+  /** Another main.js than the one built in this package. */
+  main?: string;
 }
 
 export interface Listener {
@@ -142,7 +144,7 @@ export class SidecarProcess {
 function commandOf(options: ProcessOptions): string[] {
   const mounts = Object.entries(options.mounts).flatMap(([name, root]) => ['--mount', `${name}=${resolve(root)}`]);
   const create = options.create ? ['--create'] : [];
-  return [...(options.wrapper ?? []), process.execPath, sidecarMain(), 'serve', ...mounts, ...create, ...(options.args ?? [])];
+  return [...(options.wrapper ?? []), process.execPath, options.main ?? sidecarMain(), 'serve', ...mounts, ...create, ...(options.args ?? [])];
 }
 
 /** dist/sidecar/main.js of this package, from the sources and from dist alike. */

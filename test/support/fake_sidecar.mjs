@@ -1,11 +1,11 @@
 // fake_sidecar.mjs — a peer for the Node client's own tests: says ready, and does with each request what the
-// request's mount name tells it. Run as the wrapper command, so the real sidecar's words follow and are ignored.
+// request's mount name tells it. Its last two words are its mode and a directory for the arena.
 
 import { truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 
-const [mode, directory] = process.argv.slice(2);
+const [mode, directory] = process.argv.slice(-2);
 const arena = join(directory, `arena-${process.pid}`);
 writeFileSync(arena, '');
 truncateSync(arena, 4 * 4096);

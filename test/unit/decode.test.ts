@@ -264,6 +264,21 @@ describe('the other ops', () => {
   });
 });
 
+test('whatever JSON comes in, decode says yes or says why, and never throws', () => {
+  const seeds = [store(B, { if_exists: 'keep' }), load(B, { inline: true }), { id: 1, op: 'load', namespace: 'a', keys: ['00', '01'], slots: [1, 2], bytes: 8 }, lookup('a/00', { deadline_us: 5 }), { id: 1, op: 'namespace', name: 'a', fingerprint: { a: [1] }, bump: true }, { id: 1, op: 'cancel', task: 2 }];
+  const odd: unknown[] = [null, true, -1, 1.5, 1e300, '', 'x', '../x', '\ud800', [], {}, [null], { key: 5 }, [[1]], { __proto__: null, key: {} }];
+  const mutated = (value: unknown, at: number, instead: unknown, count = { seen: 0 }): unknown => {
+    if (count.seen++ === at) return instead;
+    if (Array.isArray(value)) return value.map((item) => mutated(item, at, instead, count));
+    if (typeof value !== 'object' || value === null) return value;
+    return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, mutated(item, at, instead, count)]));
+  };
+  for (const seed of seeds) for (let at = 0; at < 12; at += 1) for (const instead of odd) {
+    const decoded = decode(mutated(seed, at, instead), context);
+    if (!decoded.ok) expect(decoded.message).toMatch(/^[\x20-\x7e…]{5,400}$/);
+  }
+});
+
 test('4096 blocks are decoded in a few milliseconds', () => {
   const blocks = Array.from({ length: 4096 }, (_, i) => ({ key: `llama@3/${hex(i)}`, slot: i, bytes: 1048576 }));
   const big: DecodeContext = { ...context, slots: 4096 };

@@ -4,17 +4,17 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, expect, onTestFinished, test } from 'vitest';
-import { Client, nowUs, StartError } from '../../clients/node/index.ts';
+import { Client, nowUs, StartError, type SpawnOptions } from '../../clients/node/index.ts';
 
 const FAKE = join(import.meta.dirname, '../support/fake_sidecar.mjs');
 const WAIT_MS = 5000;
 const directory = mkdtempSync(join(tmpdir(), 'kvlane-fake-'));
 afterAll(() => rmSync(directory, { recursive: true, force: true }));
 
-const fake = (mode: string): string[] => [process.execPath, FAKE, mode, directory];
+const fake = (mode: string, startMs = WAIT_MS): SpawnOptions => ({ mounts: { kv0: '/nowhere' }, main: FAKE, args: [mode, directory], startMs });
 
 async function start(mode = 'answers', startMs = WAIT_MS): Promise<Client> {
-  const client = await Client.spawn({ mounts: { kv0: '/nowhere' }, wrapper: fake(mode), startMs });
+  const client = await Client.spawn(fake(mode, startMs));
   onTestFinished(async () => {
     client.kill();
     await client.process.waitExit(WAIT_MS);
@@ -97,9 +97,15 @@ test.each([
   ['old', /^client speaks protocol 1, sidecar speaks 0 \(client 0\.1\.0, sidecar 0\.0\.0\); install matching versions$/],
   ['skewed', /^the sidecar's clock says 5 us and ours \d+ us: /],
 ])('a sidecar that is %s is a StartError that says so', async (mode, said) => {
-  const failed = await Client.spawn({ mounts: {}, wrapper: fake(mode), startMs: mode === 'mute' ? 300 : WAIT_MS }).catch((error: unknown) => error);
+  const failed = await Client.spawn(fake(mode, mode === 'mute' ? 300 : WAIT_MS)).catch((error: unknown) => error);
   expect(failed).toBeInstanceOf(StartError);
   expect((failed as Error).message).toMatch(said);
+});
+
+test('a wrapper that is not there is a StartError as well', async () => {
+  const failed = await Client.spawn({ ...fake('answers'), wrapper: ['/nowhere/setpriv'] }).catch((error: unknown) => error);
+  expect(failed).toBeInstanceOf(StartError);
+  expect((failed as Error).message).toMatch(/^the sidecar did not become ready: it could not be started: .*ENOENT/);
 });
 
 test('shutdown is asked for, then made', async () => {
