@@ -54,32 +54,24 @@ class Ledger:
 
     def available(self, mount: str, slot_class: SlotClass) -> int:
         """How many more slots this mount may lease for this class."""
-        by_device: dict[tuple[str, bool], int] = {}
+        loads: dict[str, int] = {device: 0 for device in self._devices.values()}
+        others = dict(loads)
         for (name, cls), used in self._used.items():
-            bucket = (self._devices[name], cls == "load")
-            by_device[bucket] = by_device.get(bucket, 0) + used
-        total = sum(by_device.values())
-        mine = (self._devices[mount], slot_class == "load")
-        devices = {device for device, _ in by_device}
-        load_reserve = int(self._slots * self._budgets.load_reserve) // len(devices)
-        other_reserve = int(self._slots * self._budgets.other_reserve) // len(devices)
-        kept_for_others = 0
-        for bucket, used in by_device.items():
-            if bucket == mine:
-                continue
-            # Stores of the same device keep no reserve against its loads: a load is what an engine waits for.
-            if bucket[0] == mine[0] and not bucket[1]:
-                continue
-            kept_for_others += max(0, (load_reserve if bucket[1] else other_reserve) - used)
-        answer = self._slots - total - kept_for_others
+            (loads if cls == "load" else others)[self._devices[name]] += used
+        load_reserve = int(self._slots * self._budgets.load_reserve) // len(loads)
+        other_reserve = int(self._slots * self._budgets.other_reserve) // len(loads)
+        mine = self._devices[mount]
+
+        answer = self._slots - sum(loads.values()) - sum(others.values())
+        for device in loads:
+            if device != mine:
+                # A device's loads may use up its own reserve for stores: a load is what an engine waits for.
+                unused = load_reserve + other_reserve - loads[device] - others[device]
+                answer -= max(0, load_reserve - loads[device], unused)
         if slot_class != "load":
-            others = sum(used for (_, is_load), used in by_device.items() if not is_load)
-            others_kept = sum(
-                max(0, other_reserve - used)
-                for (device, is_load), used in by_device.items()
-                if not is_load and device != mine[0]
-            )
-            answer = min(answer, int(self._slots * self._budgets.others_max) - others - others_kept)
+            answer -= max(0, load_reserve - loads[mine])
+            kept = sum(max(0, other_reserve - used) for device, used in others.items() if device != mine)
+            answer = min(answer, int(self._slots * self._budgets.others_max) - sum(others.values()) - kept)
         cap = self._budgets.slots_max.get((mount, slot_class))
         if cap is not None:
             answer = min(answer, cap - self._used[(mount, slot_class)])

@@ -87,6 +87,7 @@ def _failures(task: Task[Any], entry: Any) -> list[Failure]:
             entry.get("errno"),
             entry.get("message"),
             entry.get("outcome"),
+            entry.get("stored_bytes"),
         )
         for block in blocks
     ]
@@ -98,7 +99,9 @@ def refuse_blocks(task: Task[Any], code: str, message: str) -> BlocksResult:
     word: SlotWord | None = None if not task.slots else ("quarantined" if sent else "free")
     waited_ms = (now_us() - task.submitted_us) // 1000
     outcome = "unknown" if sent and task.op in ("store", "remove") else None
-    failed = tuple(Failure(i, code, None, waited_ms, word, None, message, outcome, "client") for i in range(task.count))
+    failed = tuple(
+        Failure(i, code, None, waited_ms, word, None, message, outcome, source="client") for i in range(task.count)
+    )
     return BlocksResult(False, code, message, "client", failed=failed)
 
 

@@ -21,7 +21,8 @@ SIDECAR_GONE = "SIDECAR_GONE"
 
 @dataclass(frozen=True)
 class Failure:
-    """What went wrong with one block. `slot` "quarantined": its memory belongs to the kernel, the lease is over."""
+    """What went wrong with one block. `slot` "quarantined": its memory belongs to the kernel, the lease is over. `outcome`
+    "unknown": the store or remove may still take effect. `stored_bytes`: the length a LENGTH_MISMATCH found instead."""
 
     block: int
     code: str
@@ -31,6 +32,7 @@ class Failure:
     errno: str | None = None
     message: str | None = None
     outcome: str | None = None
+    stored_bytes: int | None = None
     source: Source = "sidecar"
 
 

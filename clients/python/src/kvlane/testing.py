@@ -13,6 +13,7 @@ such a handler that keeps blocks in memory, for tests of code that only wants a 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import mmap
 import os
@@ -50,6 +51,7 @@ class FakeSidecar:
         self.environment: dict[str, str] = {}
         self.cwd = ""
         self.lives: list[int] = []
+        self._pidfds: dict[int, int] = {}
         self._directory = tempfile.TemporaryDirectory(prefix="kvlane-fake-")
         self._path = os.path.join(self._directory.name, "control")
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -68,9 +70,11 @@ class FakeSidecar:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for pid in self.lives:
-            if pid in self._alive:
-                self.signal(signal.SIGKILL, pid)
+        for pidfd in self._pidfds.values():
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            os.close(pidfd)
+        self._pidfds.clear()
         self._listener.close()
         self._directory.cleanup()
 
@@ -120,7 +124,8 @@ class FakeSidecar:
             control.sendall(json.dumps(order).encode() + b"\n")
 
     def signal(self, number: int, pid: int | None = None) -> None:
-        os.kill(self.pid if pid is None else pid, number)
+        """To the latest life, or another one. Through a pidfd: a pid may have a new owner by now."""
+        signal.pidfd_send_signal(self._pidfds[self.pid if pid is None else pid], number)
 
     def wait_born(self) -> int:
         """The pid of the next life, once it runs."""
@@ -156,10 +161,7 @@ class FakeSidecar:
 
     # --- behind it -----------------------------------------------------------------------------------------------
 
-    _alive: set[int]
-
     def _serve(self) -> None:
-        self._alive = set()
         while True:
             try:
                 control, _ = self._listener.accept()
@@ -176,7 +178,7 @@ class FakeSidecar:
                 self.pid, self.argv, self.environment, self.cwd = pid, hello["argv"], hello["environment"], hello["cwd"]
                 self._control = control
                 self.lives.append(pid)
-                self._alive.add(pid)
+                self._pidfds[pid] = os.pidfd_open(pid)
                 if self.auto:
                     self.say_ready()
                 self._born.put(pid)
@@ -185,7 +187,6 @@ class FakeSidecar:
         except (OSError, ValueError):
             pass
         finally:
-            self._alive.discard(pid)
             self._ended.put(pid)
 
     def _heard(self, said: Mapping[str, Any], pid: int) -> None:

@@ -1,0 +1,206 @@
+"""Slots, seals and budgets, without any process."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import threading
+
+import pytest
+
+from kvlane import Budgets, InvalidArgument, Options, SlotNotLeased
+from kvlane._arena import Arena
+from kvlane._budget import Ledger
+
+
+def ledger(slots: int = 8, budgets: Budgets | None = None, **devices: str) -> Ledger:
+    return Ledger(budgets or Budgets(), slots, devices or {"kv0": "d0"})
+
+
+def arena(slots: int = 8, huge_pages: bool = False, book: Ledger | None = None) -> Arena:
+    return Arena(
+        slots=slots,
+        slot_bytes=4096,
+        life=1,
+        lock=threading.RLock(),
+        ledger=book or ledger(slots),
+        huge_pages=huge_pages,
+    )
+
+
+def test_the_memory_can_neither_shrink_nor_grow() -> None:
+    it = arena()
+    for size in (4096, 1 << 20):
+        with pytest.raises(PermissionError):
+            os.ftruncate(it.fd, size)
+    it.abandon()
+
+
+def test_asking_for_huge_pages_gives_an_arena_whether_there_are_any_or_not() -> None:
+    it = arena(slots=512, huge_pages=True)
+    with it.slice(511) as view:
+        view[:] = b"x" * 4096
+    it.abandon()
+
+
+def test_views_are_the_same_memory_for_whoever_maps_it() -> None:
+    it = arena()
+    slots = it.lease(2, "kv0", "load")
+    assert slots is not None
+    slots[1].view[:5] = b"hello"
+    with mmap.mmap(it.fd, it.bytes) as other:
+        start = slots[1].index * 4096
+        assert other[start : start + 5] == b"hello"
+    it.abandon()
+
+
+def test_a_slot_in_flight_may_not_be_looked_at_and_comes_back_with_the_answer() -> None:
+    it = arena()
+    (slot,) = it.lease(1, "kv0", "load") or []
+    it.send(slot, 7)
+    with pytest.raises(SlotNotLeased, match="in flight"):
+        _ = slot.view
+    it.answered(slot, quarantined=False)
+    assert (slot.state, it.free_count()) == ("leased", 7)
+    slot.release()
+    assert (slot.state, it.free_count()) == ("free", 8)
+    slot.release()  # twice is no harm
+    assert it.free_count() == 8
+
+
+def test_a_slot_released_in_flight_is_free_only_after_the_answer() -> None:
+    it = arena()
+    (slot,) = it.lease(1, "kv0", "load") or []
+    it.send(slot, 7)
+    slot.release()
+    assert (slot.state, it.free_count()) == ("in flight", 7)
+    it.answered(slot, quarantined=False)
+    assert (slot.state, it.free_count()) == ("free", 8)
+
+
+def test_a_quarantined_slot_waits_for_slots_freed_whatever_its_holder_does() -> None:
+    it = arena()
+    (slot,) = it.lease(1, "kv0", "load") or []
+    it.send(slot, 7)
+    it.answered(slot, quarantined=True)
+    slot.release()
+    assert it.quarantined() == [slot.index]
+    assert it.freed(slot.index)
+    assert it.free_count() == 8
+    assert not it.freed(slot.index)
+
+
+def test_slots_freed_before_the_answer_is_a_lie_and_frees_nothing() -> None:
+    it = arena()
+    (slot,) = it.lease(1, "kv0", "load") or []
+    assert not it.freed(slot.index)  # leased
+    it.send(slot, 7)
+    assert not it.freed(slot.index)  # in flight
+    it.settle_by_own_clock(slot)
+    assert not it.freed(slot.index)  # quarantined by our clock, and the sidecar has not spoken
+    it.answered(slot, quarantined=False)
+    assert slot.state == "free"
+    assert not it.freed(999)
+
+
+def test_an_abandoned_arena_leases_nothing_but_what_had_arrived_stays_readable() -> None:
+    it = arena()
+    arrived, stuck = it.lease(2, "kv0", "load") or []
+    arrived.view[:3] = b"abc"
+    it.send(stuck, 7)
+    it.abandon()
+    assert stuck.state == "abandoned"
+    assert it.lease(1, "kv0", "load") is None
+    view = arrived.view
+    assert bytes(view[:3]) == b"abc"
+    assert not it.memory_is_back()
+    arrived.release()
+    assert not it.memory_is_back()  # the view is still held
+    view.release()
+    assert it.memory_is_back()
+    with pytest.raises(SlotNotLeased):
+        _ = stuck.view
+
+
+def test_a_lease_that_its_holder_forgot_does_not_keep_an_abandoned_arena() -> None:
+    it = arena()
+    leases = it.lease(2, "kv0", "load")
+    it.abandon()
+    assert not it.memory_is_back()
+    del leases
+    assert it.memory_is_back()
+
+
+# --- budgets -----------------------------------------------------------------------------------------------------
+
+
+def test_stores_and_others_together_get_at_most_half() -> None:
+    book = ledger(8)
+    it = arena(8, book=book)
+    assert it.lease(3, "kv0", "store")
+    assert it.lease(2, "kv0", "other") is None
+    assert it.lease(1, "kv0", "other")
+    assert it.lease(1, "kv0", "store") is None
+    assert it.lease(4, "kv0", "load")
+    assert it.lease(1, "kv0", "load") is None
+
+
+def test_loads_may_take_everything_that_is_idle() -> None:
+    it = arena(8)
+    assert it.lease(8, "kv0", "load")
+
+
+def test_a_lease_is_all_or_nothing() -> None:
+    it = arena(8)
+    assert it.lease(9, "kv0", "load") is None
+    assert it.free_count() == 8
+
+
+def test_a_device_full_of_stuck_loads_leaves_the_other_device_its_reserve() -> None:
+    book = ledger(16, kv0="d0", kv1="d1")
+    taken = book.available("kv0", "load")
+    book.take("kv0", "load", taken)
+    assert taken == 16 - 4 - 2
+    assert book.available("kv0", "load") == 0
+    assert book.available("kv1", "load") == 6  # its own reserve for stores included
+    assert book.available("kv1", "store") == 2
+
+
+def test_a_device_full_of_stuck_stores_leaves_the_others_stores_and_all_loads_their_share() -> None:
+    book = ledger(16, kv0="d0", kv1="d1")
+    book.take("kv0", "store", book.available("kv0", "store"))
+    assert book.used("kv0", "store") == 6
+    assert book.available("kv1", "store") == 2
+    assert book.available("kv0", "load") + book.available("kv1", "load") >= 8
+
+
+def test_two_mounts_of_one_device_share_its_budget() -> None:
+    book = ledger(16, kv0="d0", kv1="d0")
+    book.take("kv0", "store", 8)
+    assert book.available("kv1", "store") == 0
+    assert book.available("kv1", "load") == 8
+
+
+def test_a_cap_for_one_mount_and_class_comes_on_top() -> None:
+    book = ledger(16, Budgets(slots_max={("kv0", "load"): 3}), kv0="d0")
+    book.take("kv0", "load", 2)
+    assert book.available("kv0", "load") == 1
+
+
+def test_budgets_that_promise_too_much_are_refused() -> None:
+    with pytest.raises(InvalidArgument, match="more than all slots"):
+        Budgets(load_reserve=0.8, other_reserve=0.3)
+    with pytest.raises(InvalidArgument, match="from 0 to 1"):
+        Budgets(others_max=1.5)
+
+
+def test_options_that_cannot_be_right_are_refused_with_what_would_be() -> None:
+    mounts = {"kv0": "/x"}
+    for match, fields in {
+        "at least one directory": {"mounts": {}},
+        "multiple of 4096": {"mounts": mounts, "slot_bytes": 5000},
+        "slots must be above 0": {"mounts": mounts, "slots": 0},
+        "two heartbeats": {"mounts": mounts, "heartbeat_ms": 250, "mute_ms": 300},
+    }.items():
+        with pytest.raises(InvalidArgument, match=match):
+            Options(**fields)  # type: ignore[arg-type]
