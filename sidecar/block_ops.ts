@@ -109,12 +109,14 @@ export class BlockTask extends Task implements Owner, Asked {
     const nowUs = this.#context.nowUs();
     this.#operations[operation.index] = null;
     this.#pending -= 1;
-    this.#fail(operation.index, code, nowUs, { slot: settled.quarantined, phase: settled.phase, detail: `mount ${this.mount} was suspended for ${this.#group.laneClass}: ${reason}` });
+    this.#fail(operation.index, code, nowUs, { slot: settled.quarantined, phase: settled.phase, detail: reason });
     if (this.#pending === 0) this.#answer(nowUs);
   }
 
   conclude(code: EndCode, nowUs: number): void {
-    for (let block = 0; block < this.#operations.length; block += 1) {
+    // Last first: what waits leaves the queue before a stuck lane is given up, or its replacement would
+    // take it up in between.
+    for (let block = this.#operations.length - 1; block >= 0; block -= 1) {
       const operation = this.#operations[block]!;
       if (operation === null) continue;
       this.#operations[block] = null;

@@ -17,6 +17,8 @@ export interface DeviceOptions {
 
 export class Device {
   readonly label: string;
+  /** Of each class: those it has whatever is stuck elsewhere. */
+  readonly lanes: number;
   readonly mounts: Mount[] = [];
   readonly groups: Record<LaneClass, LaneGroup>;
   /** Loads that were given up inside the kernel, by block: refused alone while the mount is ok. */
@@ -28,6 +30,7 @@ export class Device {
 
   constructor(label: string, options: DeviceOptions, context: GroupContext) {
     this.label = label;
+    this.lanes = options.lanes;
     this.#native = context.native;
     this.#options = options;
     const group = (laneClass: LaneClass): LaneGroup => {
@@ -41,9 +44,14 @@ export class Device {
     for (const laneClass of LANE_CLASSES) this.#setLimit(laneClass, this.#share(laneClass, [0, 0, 0]));
   }
 
-  /** Lanes that may be stuck before none is left: the first ones, and those made in their place. */
-  liveMax(group: LaneGroup): number {
-    return this.#options.lanes + this.#limits[group.laneClass];
+  /** Threads that the class may have: its first ones, and those made in the place of stuck ones. */
+  threadsMax(laneClass: LaneClass): number {
+    return this.lanes + this.#limits[laneClass];
+  }
+
+  /** Threads of one class beyond its first ones: what the cap of the process counts. */
+  extraLanes(group: LaneGroup): number {
+    return Math.max(0, this.#native.poolState(group.pool).lanes - this.lanes);
   }
 
   stuckLimit(laneClass: LaneClass): number {
@@ -58,6 +66,7 @@ export class Device {
     this.stuckChanged = false;
     const stuck = LANE_CLASSES.map((laneClass) => this.#native.poolState(this.groups[laneClass].pool).stuck);
     for (const laneClass of LANE_CLASSES) this.#setLimit(laneClass, this.#share(laneClass, stuck));
+    for (const laneClass of LANE_CLASSES) this.groups[laneClass].dropIfSaturated(nowUs);
   }
 
   // The rule of --stuck-max: stuck lanes that were replaced count, K of them on a device. Loads may use
@@ -82,9 +91,11 @@ export class Devices {
   readonly all: Device[] = [];
   #options: DeviceOptions;
   #context: GroupContext;
+  #stuckProcessMax: number;
 
-  constructor(options: DeviceOptions, context: GroupContext) {
+  constructor(options: DeviceOptions, stuckProcessMax: number, context: GroupContext) {
     this.#options = options;
+    this.#stuckProcessMax = stuckProcessMax;
     this.#context = context;
   }
 
@@ -96,6 +107,13 @@ export class Devices {
       this.all.push(device);
     }
     return device;
+  }
+
+  /** The process may make no thread beyond the first ones any more. */
+  noMoreThreads(): boolean {
+    let extra = 0;
+    for (const device of this.all) for (const laneClass of LANE_CLASSES) extra += device.extraLanes(device.groups[laneClass]);
+    return extra >= this.#stuckProcessMax;
   }
 
   endTurn(nowUs: number): void {

@@ -58,7 +58,8 @@ function entryOf(group: Failure[], asked: Asked, inWords: boolean): FailedEntry 
   if (first.errno !== 0) entry.errno = errnoName(first.errno);
   if (first.outcomeUnknown) entry.outcome = 'unknown';
   if (first.code === 'LENGTH_MISMATCH') entry.stored_bytes = first.storedBytes;
-  if (inWords) entry.message = words(group, entry.waited_ms, asked);
+  // A plain miss is no event: thousands of them a second need no sentence.
+  if (inWords && (first.code !== 'NOT_FOUND' || first.detail !== '')) entry.message = words(group, entry.waited_ms, asked);
   return entry;
 }
 

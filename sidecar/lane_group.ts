@@ -31,6 +31,8 @@ export interface GroupContext {
   deadlines: Deadlines;
   lateness: Lateness;
   nowUs(): number;
+  /** The cap of the whole process is reached. */
+  noMoreThreads(): boolean;
   /** A probe found the root to be another store, or none. */
   storeLost(mount: Mount, done: Done): void;
   /** The state of a class changed on every mount of the device. */
@@ -86,17 +88,19 @@ export class LaneGroup implements Alarm, ProbeHost {
   }
 
   left(operation: Operation): void {
+    if (operation.kind === 'probe') return; // counted by its prober
     this.abandoned += 1;
     this.device.stuckChanged = true;
     if (operation.kind === 'load') this.device.stuckLoads.set(blockOf(operation), operation);
   }
 
   returned(operation: Operation, done: Done, nowUs: number): void {
+    if (operation.kind === 'probe') return;
     this.abandoned -= 1;
     this.device.stuckChanged = true;
     this.#stalled.delete(operation.id);
     if (operation.kind === 'load' && this.device.stuckLoads.get(blockOf(operation)) === operation) this.device.stuckLoads.delete(blockOf(operation));
-    if (operation.kind === 'probe' || !this.breaker.isOpen() || !isGoodAnswer(done)) return;
+    if (!this.breaker.isOpen() || !isGoodAnswer(done)) return;
     const before = this.breaker.state;
     if (this.breaker.answeredWell(false, this.prober.exhausted(), nowUs)) this.#closed();
     else {
@@ -109,12 +113,14 @@ export class LaneGroup implements Alarm, ProbeHost {
 
   noteStalled(operation: Operation, call: StuckCall): void {
     if (operation.kind === 'probe') return;
+    this.device.stuckChanged = true; // a stalled lane is replaced, and counts
     this.#stalled.set(operation.id, call);
     this.#context.deadlines.clear(this);
     this.ring(this.nowUs());
   }
 
   noteRecovered(id: number): void {
+    this.device.stuckChanged = true;
     this.#stalled.delete(id);
   }
 
@@ -178,12 +184,21 @@ export class LaneGroup implements Alarm, ProbeHost {
     this.#context.deadlines.clear(this);
     this.#context.announce(this.device, this.laneClass);
     this.prober.start(nowUs);
-    this.#context.lanes.dropQueued(this, 'MOUNT_SUSPENDED', reason, nowUs);
+    this.#context.lanes.dropQueued(this, 'MOUNT_SUSPENDED', `suspended for ${this.laneClass} while it waited for a lane: ${reason}`, nowUs);
   }
 
   /** No live lane is left and none may be made: waiting for one would only end at the deadline. */
   saturated(): boolean {
-    return this.abandoned > 0 && this.#context.native.poolState(this.pool).stuck >= this.device.liveMax(this);
+    if (this.abandoned === 0) return false;
+    const { stuck, lanes } = this.#context.native.poolState(this.pool);
+    if (stuck < lanes || lanes < this.device.lanes) return false;
+    return lanes >= this.device.threadsMax(this.laneClass) || this.#context.noMoreThreads();
+  }
+
+  /** The last lane was lost: what waits for one is told now. */
+  dropIfSaturated(nowUs: number): void {
+    if (!this.saturated()) return;
+    this.#context.lanes.dropQueued(this, 'SATURATED', `all its ${this.laneClass} lanes are stuck in the kernel and no more may be made`, nowUs);
   }
 
   // ---- probing ----

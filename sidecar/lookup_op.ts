@@ -65,13 +65,14 @@ export class LookupTask extends Task implements Owner {
   }
 
   dropped(_operation: Operation, _settled: Settled, code: Code, reason: string): void {
-    this.#trouble ??= { code, errno: 0, detail: `the mount was suspended for metadata: ${reason}` };
+    this.#trouble ??= { code, errno: 0, detail: reason };
     this.#pending -= 1;
     if (this.#pending === 0) this.#answer(this.#context.nowUs());
   }
 
   conclude(code: EndCode, nowUs: number): void {
-    for (const operation of this.#operations) {
+    for (let i = this.#operations.length - 1; i >= 0; i -= 1) {
+      const operation = this.#operations[i]!; // last first, as in block_ops.ts
       if (operation.state === 'finished') continue;
       const settled = this.#context.lanes.settle(operation, nowUs);
       if (settled.found !== null) this.#found.set(settled.found, operation.index);

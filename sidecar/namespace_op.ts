@@ -58,7 +58,7 @@ export class NamespaceTask extends Task implements Owner {
   }
 
   dropped(_operation: Operation, _settled: Settled, code: Code, reason: string): void {
-    this.#refuse(code, `the mount was suspended for metadata: ${reason}`, 0, this.#context.nowUs());
+    this.#refuse(code, reason, 0, this.#context.nowUs());
   }
 
   conclude(code: EndCode, nowUs: number): void {

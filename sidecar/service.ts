@@ -41,11 +41,12 @@ export function createService(deps: ServiceDeps, options: ServiceOptions): Servi
     deadlines,
     lateness,
     nowUs,
+    noMoreThreads: () => devices.noMoreThreads(),
     storeLost: (mount, done) => mounts.lost(mount, done),
     announce: (device, laneClass) => mounts.announce(device, laneClass),
   };
   const { engine, stuckMax, holdBreakerClosed } = options;
-  const devices = new Devices({ engine, lanes: options.lanes, stuckMax, stallUs: options.stallMs * 1000, holdBreakerClosed }, groupContext);
+  const devices = new Devices({ engine, lanes: options.lanes, stuckMax, stallUs: options.stallMs * 1000, holdBreakerClosed }, options.stuckProcessMax, groupContext);
   const mounts = new Mounts(options.mounts, devices, { native, lanes, deadlines, log, nowUs, send });
   const tasks = new TaskTable(deadlines, stats, send);
   const dispatcher = new Dispatcher({

@@ -1,0 +1,214 @@
+// fake_native.ts — the native half, with lanes that wait until the test lets them go on.
+//
+// Lanes are taken up as the real pools do it: first in, first out, `lanes` of them alive, replaced while
+// stuck up to the limit. Nothing completes by itself unless the test says so with `onSubmit`; events go
+// to the service only in deliver(), never from inside a call.
+import type { Abandoned, Engine, LaneClass, Native, NativeEvent, OpSpec, Phase, PoolState, StuckCall } from '../../native/index.ts';
+import type { Clock } from '../../sidecar/service_types.ts';
+
+type Done = Extract<NativeEvent, { type: 'done' }>;
+export type Ending = Partial<Omit<Done, 'type' | 'id' | 'late'>>;
+
+export interface FakeOperation {
+  spec: OpSpec;
+  pool: number;
+  state: 'queued' | 'running' | 'committing' | 'done';
+  abandoned: boolean;
+  stalled: boolean;
+  phase: Phase;
+  sinceUs: number;
+  found: Uint8Array | undefined;
+}
+
+interface FakePool {
+  laneClass: LaneClass;
+  lanes: number;
+  limit: number;
+}
+
+const FIRST_PHASE: Record<OpSpec['kind'], Phase> = { load: 'read', store: 'write', lookup: 'stat', remove: 'unlink', aside: 'rename', identify: 'open', namespace: 'open', probe: 'read' };
+
+export class FakeNative implements Native {
+  readonly operations = new Map<number, FakeOperation>();
+  readonly pools: FakePool[] = [];
+  readonly identities: (string | null)[] = [];
+  readonly roots: string[] = [];
+  /** Every operation ever submitted, in order. */
+  readonly submitted: OpSpec[] = [];
+  /** Called when a lane takes an operation up; an ending completes it at the next deliver(). */
+  onSubmit: (spec: OpSpec) => Ending | null = () => null;
+  #clock: Clock;
+  #events: NativeEvent[] = [];
+  #endings = new Map<number, Ending>();
+  #staging = Buffer.alloc(0);
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  // ---- what a test does ----
+
+  /** The operations a lane or the queue has, oldest first. */
+  held(kind?: OpSpec['kind']): FakeOperation[] {
+    return [...this.operations.values()].filter((one) => one.state !== 'done' && (kind === undefined || one.spec.kind === kind));
+  }
+
+  inKernel(kind?: OpSpec['kind']): FakeOperation[] {
+    return this.held(kind).filter((one) => one.state !== 'queued');
+  }
+
+  /** The call the operation is in; with `committing` it may change a name from now on. */
+  reach(operation: FakeOperation, phase: Phase, committing = false): void {
+    operation.phase = phase;
+    operation.sinceUs = this.#clock.nowUs();
+    if (committing) operation.state = 'committing';
+  }
+
+  /** The kernel gives it back; seen by the service at the next deliver(). */
+  release(operation: FakeOperation, ending: Ending = {}): void {
+    if (operation.state !== 'running' && operation.state !== 'committing') throw new Error(`operation ${operation.spec.id} is ${operation.state}`);
+    const late = operation.abandoned;
+    if (operation.stalled) this.#events.push({ type: 'recovered', call: this.#call(operation) });
+    operation.state = 'done';
+    const status = ending.status ?? (late ? 'expired' : 'ok');
+    this.#events.push({
+      type: 'done', id: operation.spec.id, errno: 0, phase: operation.phase, kernelUs: this.#clock.nowUs() - operation.sinceUs, uncached: true,
+      kept: false, storedBytes: 0, inode: '', text: '', ...ending, status, late,
+    });
+    this.operations.delete(operation.spec.id);
+    this.#takeUp(operation.pool);
+  }
+
+  releaseAll(kind?: OpSpec['kind'], ending: Ending = {}): void {
+    for (const operation of this.inKernel(kind)) this.release(operation, ending);
+  }
+
+  /** The supervisor has seen it inside one call for longer than stall_ms. */
+  stall(operation: FakeOperation): void {
+    operation.stalled = true;
+    this.#events.push({ type: 'stalled', call: this.#call(operation) });
+    this.#takeUp(operation.pool);
+  }
+
+  /** What happened since the last time, as one batch; empty when nothing did. */
+  takeEvents(): NativeEvent[] {
+    for (const [id, ending] of this.#endings) {
+      const operation = this.operations.get(id);
+      if (operation !== undefined && operation.state === 'running') this.release(operation, ending);
+    }
+    this.#endings.clear();
+    const events = this.#events;
+    this.#events = [];
+    return events;
+  }
+
+  // ---- what the service asks ----
+
+  nowUs(): number {
+    return this.#clock.nowUs();
+  }
+  start(): void {}
+  armTimer(): void {}
+  adoptArena(): never {
+    throw new Error('not in the fake');
+  }
+  createArena(): never {
+    throw new Error('not in the fake');
+  }
+  createStaging(bytes: number): void {
+    this.#staging = Buffer.alloc(bytes);
+  }
+  writeStaging(offset: number, data: Uint8Array): void {
+    this.#staging.set(data, offset);
+  }
+  readStaging(offset: number, bytes: number): Buffer {
+    return Buffer.from(this.#staging.subarray(offset, offset + bytes));
+  }
+  addMount(path: string): number {
+    this.identities.push(null);
+    return this.roots.push(path) - 1;
+  }
+  setMountIdentity(mount: number, storeId: string | null): void {
+    this.identities[mount] = storeId;
+  }
+  createPool(options: { laneClass: LaneClass; lanes: number; engine: Engine }): number {
+    return this.pools.push({ laneClass: options.laneClass, lanes: options.lanes, limit: 0 }) - 1;
+  }
+  setStuckLimit(pool: number, lanes: number): void {
+    this.pools[pool]!.limit = lanes;
+    this.#takeUp(pool);
+  }
+  submit(pool: number, spec: OpSpec): void {
+    if (this.operations.has(spec.id)) throw new Error(`operation ${spec.id} was submitted twice`);
+    this.submitted.push(spec);
+    this.operations.set(spec.id, { spec, pool, state: 'queued', abandoned: false, stalled: false, phase: 'queue', sinceUs: 0, found: undefined });
+    this.#takeUp(pool);
+  }
+  abandon(id: number): Abandoned {
+    const operation = this.operations.get(id);
+    if (operation === undefined) return { state: 'done', phase: 'queue', sinceUs: 0 };
+    if (operation.abandoned) throw new Error(`operation ${id} was abandoned twice`);
+    const { state, phase, sinceUs, found } = operation;
+    if (state === 'queued') this.operations.delete(id);
+    else {
+      operation.abandoned = true;
+      this.#endings.delete(id);
+      this.#takeUp(operation.pool);
+    }
+    return found === undefined ? { state, phase, sinceUs } : { state, phase, sinceUs, found };
+  }
+  poolState(pool: number): PoolState {
+    const own = [...this.operations.values()].filter((one) => one.pool === pool);
+    const running = own.filter((one) => one.state !== 'queued');
+    const wanted = running.filter((one) => !one.abandoned);
+    return {
+      queued: own.length - running.length,
+      running: wanted.length,
+      stuck: running.length - running.filter((one) => !one.abandoned && !one.stalled).length,
+      lanes: running.length,
+      oldestSinceUs: wanted[0]?.sinceUs ?? 0,
+      oldestIds: wanted.slice(0, 8).map((one) => one.spec.id),
+      runningBytes: wanted.reduce((sum, one) => sum + ('bytes' in one.spec ? one.spec.bytes : 0), 0),
+    };
+  }
+  stuck(): StuckCall[] {
+    return this.inKernel().filter((one) => one.abandoned || one.stalled).map((one) => this.#call(one));
+  }
+  hardExit(): never {
+    throw new Error('not in the fake');
+  }
+  watchParent(): void {}
+  engineOf(): Engine {
+    return 'threads';
+  }
+
+  #takeUp(pool: number): void {
+    const { lanes, limit } = this.pools[pool]!;
+    for (const operation of this.operations.values()) {
+      if (operation.pool !== pool || operation.state !== 'queued') continue;
+      const busy = this.inKernel().filter((one) => one.pool === pool);
+      const alive = busy.filter((one) => !one.abandoned && !one.stalled).length;
+      if (alive >= lanes || busy.length >= lanes + limit) return;
+      if (operation.spec.deadlineUs !== 0 && this.#clock.nowUs() >= operation.spec.deadlineUs) {
+        this.operations.delete(operation.spec.id); // as a lane does: taken out, not begun
+        this.#events.push({
+          type: 'done', id: operation.spec.id, status: 'expired', errno: 0, phase: 'queue', kernelUs: 0, uncached: false, kept: false, storedBytes: 0, inode: '', text: '', late: false,
+        });
+        continue;
+      }
+      operation.state = 'running';
+      operation.phase = FIRST_PHASE[operation.spec.kind];
+      operation.sinceUs = this.#clock.nowUs();
+      const ending = this.onSubmit(operation.spec);
+      if (ending !== null) this.#endings.set(operation.spec.id, ending);
+    }
+  }
+
+  #call(operation: FakeOperation): StuckCall {
+    const { spec, pool, phase, sinceUs, abandoned } = operation;
+    return {
+      id: spec.id, pool, kind: spec.kind, tid: 4000 + spec.id, phase, syscall: 'preadv', sinceUs, forUs: this.#clock.nowUs() - sinceUs, abandoned,
+      namespace: 'namespace' in spec ? spec.namespace : '', hex: 'hex' in spec ? spec.hex : '',
+    };
+  }
+}
