@@ -1,6 +1,7 @@
+import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { spawn } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { closeSync, constants, openSync, readFileSync, writeSync } from 'node:fs';
+import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { expect, onTestFinished, test } from 'vitest';
 import { sidecarMain } from '../../clients/node/process.ts';
@@ -86,14 +87,27 @@ test('stdout is closed: the next answer shows it, and it leaves with status 74',
   expect(sidecar.stderr()).toContain('EPIPE');
 });
 
-test('a full stderr that nobody reads changes nothing', async () => {
-  const sidecar = startSidecar({ wrapper: ['sh', '-c', 'exec "$@" 2>&1 1>&3 3>&- | sleep 20', 'sh'], stdio: ['pipe', 'ignore', 'ignore', 'pipe'] });
-  const out = talkTo({ ...sidecar.child, stdout: sidecar.child.stdio[3], stdin: sidecar.child.stdin, once: sidecar.child.once.bind(sidecar.child) } as never);
-  await out.ready();
-  // Each of these is refused; whatever is logged about them has nowhere to go.
-  for (let turn = 0; turn < 50; turn += 1) out.write('not JSON\n'.repeat(200));
-  out.send({ id: 'last', op: 'ping' });
-  expect(await out.answer('last')).toMatchObject({ ok: true });
+test.each([
+  ['blocks', 0],
+  ['does not block', constants.O_NONBLOCK],
+])('a full stderr that nobody reads and that %s: answers go on, and it leaves', async (_how, flag) => {
+  const path = join(freshDirectory(), 'stderr');
+  execFileSync('mkfifo', [path]);
+  const filler = openSync(path, constants.O_RDWR | constants.O_NONBLOCK);
+  const stderr = openSync(path, constants.O_WRONLY | flag);
+  onTestFinished(() => {
+    closeSync(filler);
+    closeSync(stderr);
+  });
+  expect(() => {
+    for (;;) writeSync(filler, 'x'.repeat(4096));
+  }).toThrow('EAGAIN');
+
+  const sidecar = startSidecar({ stdio: ['pipe', 'pipe', stderr] });
+  sidecar.send({ id: 1, op: 'store', blocks: [{ key: 'a/00', text: 'x' }] });
+  expect(await sidecar.answer(1)).toMatchObject({ ok: true });
+  sidecar.end();
+  expect(await sidecar.exited).toEqual({ code: 0, signal: null });
 });
 
 test('asked twice, it leaves once', async () => {
@@ -105,7 +119,7 @@ test('asked twice, it leaves once', async () => {
   expect(await sidecar.exited).toEqual({ code: 0, signal: null });
 });
 
-test('signals while it starts are taken too', async () => {
+test('stdin that has ended before it starts: ready, then it leaves', async () => {
   const sidecar = startSidecar();
   const gone = within(sidecar.exited, () => 'it did not leave');
   sidecar.end();

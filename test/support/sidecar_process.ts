@@ -67,7 +67,11 @@ export function startSidecar(options: StartOptions = {}): Sidecar {
     detached: true,
   });
   onTestFinished(() => {
-    child.kill('SIGKILL');
+    try {
+      process.kill(-child.pid!, 'SIGKILL'); // the group: a wrapper's other children too
+    } catch {
+      // it has left
+    }
     for (const stream of child.stdio) stream?.destroy();
   });
   return talkTo(child, options.read ?? true);
