@@ -119,21 +119,24 @@ void LanePool::scan(Scan& scan) {
                 const auto call = seat.word.read();
                 if (!seat.operation && !call.inside()) continue;
                 if (call.reported) continue;
-                scan.watching = true;
-                if (!call.inside() || call.since_us > scan.now_us) continue;
+                if (!call.inside() || call.since_us > scan.now_us) {
+                    scan.watching = true;
+                    continue;
+                }
                 if (seat.allowance_since_us != call.since_us) {
                     seat.allowance_since_us = call.since_us;
                     seat.allowance_us = 0;
                 }
                 seat.allowance_us = std::min(seat.allowance_us + scan.late_us, scan.now_us - call.since_us);
                 const uint64_t blamed_from_us = call.since_us + seat.allowance_us + scan.stall_us;
-                if (!scan.judge || scan.now_us < blamed_from_us) {
-                    scan.due_us = std::min(scan.due_us, blamed_from_us);
-                } else if (seat.word.mark_reported(call)) {
+                if (scan.judge && scan.now_us >= blamed_from_us && seat.word.mark_reported(call)) {
                     seat.stalled = true;
                     recount(*lane);
                     // With the mutex held: the lane's "recovered" must come after it.
                     world_.completions->push({.type = Event::Type::stalled, .call = report(*lane, seat, call, scan.now_us)});
+                } else {
+                    scan.watching = true;
+                    scan.due_us = std::min(scan.due_us, blamed_from_us);
                 }
             }
         }

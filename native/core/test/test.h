@@ -54,4 +54,4 @@ void check_equal(const char* file, int line, const char* expression, const A& go
     static void KVLANE_JOIN(test_at_line_, __LINE__)()
 #define CHECK(condition) ((condition) ? void() : ::kvlane::test::fail(__FILE__, __LINE__, "not so: " #condition))
 #define CHECK_EQUAL(got, wanted) ::kvlane::test::check_equal(__FILE__, __LINE__, #got, got, wanted)
-#define CHECK_EVENTUALLY(condition) (::kvlane::test::eventually([&] { return condition; }) ? void() : ::kvlane::test::fail(__FILE__, __LINE__, "not so after 5 s: " #condition))
+#define CHECK_EVENTUALLY(condition) (::kvlane::test::eventually([&] { return static_cast<bool>(condition); }) ? void() : ::kvlane::test::fail(__FILE__, __LINE__, "not so after 5 s: " #condition))

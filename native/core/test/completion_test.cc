@@ -1,0 +1,126 @@
+// completion_test.cc — the courier loses nothing, rings once, and keeps its timer.
+#include <atomic>
+
+#include "completion_queue.h"
+#include "test.h"
+#include "thread.h"
+
+using namespace kvlane;
+using namespace kvlane::test;
+
+namespace {
+
+struct Courier {
+    static MonotonicClock& clock() {
+        static auto* clock = new MonotonicClock;
+        return *clock;
+    }
+    CompletionQueue queue{clock()};
+    std::atomic<int> rings{0};
+    std::atomic<bool> ended{false};
+
+    static Courier& make() {
+        auto* courier = new Courier;  // never freed: its thread stays in it
+        start_detached_thread(
+            [](void* self) -> void* {
+                Courier& own = *static_cast<Courier*>(self);
+                own.queue.run_courier([&own] { ++own.rings; });
+                own.ended = true;
+                return nullptr;
+            },
+            courier);
+        return *courier;
+    }
+};
+
+}  // namespace
+
+TEST("the courier rings once, and what arrives before the batch is taken rides along") {
+    auto& courier = Courier::make();
+    for (int i = 0; i < 100; ++i) courier.queue.push({.type = Event::Type::notice, .text = std::to_string(i)});
+    CHECK_EVENTUALLY(courier.rings == 1);
+    courier.queue.push({.type = Event::Type::notice, .text = "100"});
+    const auto batch = courier.queue.take();
+    CHECK_EQUAL(batch.events.size(), 101U);
+    for (size_t i = 0; i < batch.events.size(); ++i) CHECK_EQUAL(batch.events[i].text, std::to_string(i));
+    CHECK_EQUAL(courier.rings.load(), 1);
+    courier.queue.push({.type = Event::Type::notice, .text = "101"});
+    CHECK_EVENTUALLY(courier.rings == 2);
+}
+
+TEST("of a hundred thousand events from four threads none is lost, and each thread's stay in order") {
+    auto& courier = Courier::make();
+    static CompletionQueue* queue;
+    queue = &courier.queue;
+    for (uintptr_t thread = 0; thread < 4; ++thread) {
+        start_detached_thread(
+            [](void* number) -> void* {
+                for (uint64_t i = 0; i < 25'000; ++i) {
+                    Event event{.type = Event::Type::notice};
+                    event.call.pool = static_cast<unsigned>(reinterpret_cast<uintptr_t>(number));
+                    event.call.since_us = i;
+                    queue->push(std::move(event));
+                }
+                return nullptr;
+            },
+            reinterpret_cast<void*>(thread));
+    }
+    uint64_t next[4] = {};
+    size_t heard = 0;
+    bool in_order = true;
+    const auto drain = [&] {
+        for (const Event& event : courier.queue.take().events) {
+            in_order = in_order && event.call.since_us == next[event.call.pool]++;
+            ++heard;
+        }
+        return heard == 100'000;
+    };
+    CHECK_EVENTUALLY(drain());
+    CHECK(in_order);
+}
+
+TEST("the timer rings at its time or after it, never before, and once") {
+    auto& courier = Courier::make();
+    for (int round = 0; round < 20; ++round) {
+        const int rings_before = courier.rings;
+        const uint64_t at_us = Courier::clock().now_us() + 700;
+        courier.queue.arm_timer(at_us);
+        CHECK_EVENTUALLY(courier.rings == rings_before + 1);
+        CHECK(Courier::clock().now_us() >= at_us);
+        CHECK(courier.queue.take().timer);
+        CHECK(!courier.queue.timer_armed());
+        CHECK(!courier.queue.take().timer);
+    }
+}
+
+TEST("a timer that is armed anew replaces the former, sooner or later") {
+    auto& courier = Courier::make();
+    courier.queue.arm_timer(Courier::clock().now_us() + 60'000'000);
+    courier.queue.arm_timer(Courier::clock().now_us() + 1'000);
+    CHECK_EVENTUALLY(courier.rings == 1);
+    // Not taken yet, and armed for later: the one that was due is gone.
+    courier.queue.arm_timer(Courier::clock().now_us() + 1'000);
+    CHECK_EVENTUALLY(courier.queue.take().timer);
+    const int rings_before = courier.rings;
+    courier.queue.arm_timer(Courier::clock().now_us() + 1'000);
+    CHECK_EVENTUALLY(courier.rings > rings_before);
+    CHECK_EVENTUALLY(courier.queue.take().timer);
+}
+
+TEST("a disarmed timer does not ring") {
+    auto& courier = Courier::make();
+    courier.queue.arm_timer(Courier::clock().now_us() + 2'000);
+    courier.queue.arm_timer(0);
+    courier.queue.arm_timer(Courier::clock().now_us() + 4'000);
+    CHECK_EVENTUALLY(courier.rings == 1);
+    CHECK(courier.queue.take().timer);
+    CHECK_EQUAL(courier.rings.load(), 1);
+}
+
+TEST("after close nobody is rung, and the courier's thread ends") {
+    auto& courier = Courier::make();
+    courier.queue.close();
+    courier.queue.push({.type = Event::Type::notice, .text = "too late"});
+    CHECK_EVENTUALLY(courier.ended);
+    CHECK_EQUAL(courier.rings.load(), 0);
+}
