@@ -13,7 +13,7 @@ import type { ReadyEvent } from '../../protocol/messages.ts';
 
 export const WAIT_MS = 10_000;
 
-// eslint-disable-next-line @typescript-eslint/no-explicit-any -- tests look into answers of every kind
+/** Tests look into answers of every kind. */
 export type Message = Record<string, any>;
 
 export interface Exit {
