@@ -55,6 +55,8 @@ export class LaneGroup implements Alarm, ProbeHost {
   abandoned = 0;
   /** Set where evidence is found, carried out by endTurn(). */
   #suspicion = '';
+  /** Calls stalled in this turn; judged together at its end. */
+  #lookAgain = false;
   #stalled = new Map<number, StuckCall>();
   #context: GroupContext;
   #nextMount = 0;
@@ -82,7 +84,9 @@ export class LaneGroup implements Alarm, ProbeHost {
   // ---- what lanes.ts tells ----
 
   completed(operation: Operation, done: Done, nowUs: number): void {
-    if (operation.kind === 'probe' || !done.uncached || done.status === 'expired' || done.status === 'saturated') return;
+    if (operation.kind === 'probe') return;
+    if (done.status === 'wrong_store') this.#context.storeLost(operation.mount, done);
+    if (!done.uncached || done.status === 'expired' || done.status === 'saturated') return;
     this.breaker.completed(nowUs - done.kernelUs, nowUs);
     if (done.status === 'ok') this.latency.record(operation.bytes, done.kernelUs);
   }
@@ -115,8 +119,7 @@ export class LaneGroup implements Alarm, ProbeHost {
     if (operation.kind === 'probe') return;
     this.device.stuckChanged = true; // a stalled lane is replaced, and counts
     this.#stalled.set(operation.id, call);
-    this.#context.deadlines.clear(this);
-    this.ring(this.nowUs());
+    this.#lookAgain = true;
   }
 
   noteRecovered(id: number): void {
@@ -177,6 +180,10 @@ export class LaneGroup implements Alarm, ProbeHost {
 
   /** Carries out what the evidence of this turn says. */
   endTurn(nowUs: number): void {
+    if (this.#lookAgain) {
+      this.#lookAgain = false;
+      this.ring(nowUs);
+    }
     if (this.#suspicion === '') return;
     const reason = this.#suspicion;
     this.#suspicion = '';

@@ -25,10 +25,10 @@ export interface Harness {
   answers(id: number | string): Answer[];
   failed(id: number | string): FailedEntry[];
   events<K extends Event['event']>(kind: K): Extract<Event, { event: K }>[];
-  store(id: number, slots: (number | null)[], more?: { hexes?: string[]; replace?: boolean; timeoutMs?: number; deadlineUs?: number; texts?: string[]; mount?: string; bytes?: number }): void;
-  load(id: number, slots: (number | null)[], more?: { hexes?: string[]; timeoutMs?: number; deadlineUs?: number; mount?: string; bytes?: number | null }): void;
-  lookup(id: number, hexes: string[], more?: { timeoutMs?: number }): void;
-  remove(id: number, hexes: string[], more?: { timeoutMs?: number }): void;
+  store(id: number | string, slots: (number | null)[], more?: { hexes?: string[]; replace?: boolean; timeoutMs?: number; deadlineUs?: number; texts?: string[]; mount?: string; bytes?: number }): void;
+  load(id: number | string, slots: (number | null)[], more?: { hexes?: string[]; timeoutMs?: number; deadlineUs?: number; mount?: string; bytes?: number | null }): void;
+  lookup(id: number | string, hexes: string[], more?: { timeoutMs?: number }): void;
+  remove(id: number | string, hexes: string[], more?: { timeoutMs?: number }): void;
   ask(request: Partial<Request> & { op: Request['op']; id: number | string }): void;
 }
 

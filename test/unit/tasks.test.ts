@@ -250,7 +250,7 @@ describe('questions', () => {
     load('t', [17], { timeoutMs: 250, hexes: ['9f3c'] });
     advance(1843);
     ask({ id: 8, op: 'stuck' });
-    const { stuck } = answer(8) as { stuck: object[] };
+    const { stuck } = answer(8) as unknown as { stuck: object[] };
     expect({ stuck: stuck.slice(0, 1) }).toMatchObject({
       stuck: [{ mount: 'kv0', class: 'load', kind: 'load', phase: 'read', key: 'demo/9f3c', slot: 17, task: 't', syscall: 'preadv', since_us: sinceUs, for_ms: 1843, settled: true }],
     });
@@ -273,7 +273,7 @@ describe('questions', () => {
   test('help names every op with a line that can be typed, and every line is a request of that op', async () => {
     const { ask, answer } = await started();
     ask({ id: 1, op: 'help' });
-    const { help } = answer(1) as { help: { ops: Record<string, { type: string }> } };
+    const { help } = answer(1) as unknown as { help: { ops: Record<string, { type: string }> } };
     for (const [op, { type }] of Object.entries(help.ops)) expect(JSON.parse(type)).toMatchObject({ op });
   });
 

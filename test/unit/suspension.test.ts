@@ -1,0 +1,341 @@
+// suspension.test.ts — a sick mount is refused at once, a healthy one never, and it comes back.
+import { describe, expect, test } from 'vitest';
+import type { OpSpec } from '../../native/index.ts';
+import type { Ending } from '../support/fake_native.ts';
+import { identifies, started } from '../support/service_harness.ts';
+
+const MIB = 1 << 20;
+
+describe('evidence', () => {
+  test('a deadline overrun with nothing completed since: the second load is refused at once, with the reason', async () => {
+    const { load, advance, answer, events } = await started();
+    load(1, [0], { timeoutMs: 250 });
+    advance(250);
+    expect(events('mount')).toMatchObject([{ mount: 'kv0', class: 'load', state: 'suspended', was: 'unknown', reason: expect.stringContaining('250 ms in read') }]);
+    load(2, [1], { hexes: ['bb'] });
+    expect(answer(2)).toMatchObject({ ok: false, error: { code: 'MOUNT_SUSPENDED', message: expect.stringContaining('suspended for load') } });
+  });
+
+  test('calls in flight of which none completed for stall_ms, before any deadline', async () => {
+    const { native, load, advance, deliver, events, sent } = await started();
+    load(1, [0, 1, 2], { timeoutMs: 10_000, hexes: ['aa', 'bb', 'cc'] });
+    advance(1000);
+    for (const one of native.held('load')) native.stall(one);
+    deliver();
+    expect(events('mount')).toMatchObject([{ state: 'suspended', reason: '3 loads in flight, none completed for 1000 ms (the oldest is in read)' }]);
+    expect(sent.filter((message) => 'id' in message), 'what is in the kernel may still come back').toEqual([]);
+  });
+
+  test('what is still queued is answered at once, slots free; what a lane has goes on to its deadline', async () => {
+    const { native, load, advance, deliver, failed, answers } = await started({ lanes: 1 });
+    load(1, [0], { timeoutMs: 10_000, hexes: ['aa'] });
+    load(2, [1, 2], { timeoutMs: 10_000, hexes: ['bb', 'cc'] });
+    native.pools.forEach((pool) => (pool.limit = 0));
+    advance(1000);
+    native.stall(native.held('load')[0]!);
+    deliver();
+    expect(failed(2)).toMatchObject([{ blocks: [[0, 1]], code: 'MOUNT_SUSPENDED', phase: 'queue', slot: 'free', waited_ms: 1000 }]);
+    expect(answers(1)).toEqual([]);
+    advance(9000);
+    expect(failed(1)).toMatchObject([{ code: 'DEADLINE_EXCEEDED', slot: 'quarantined' }]);
+  });
+
+  test('completions from a cache are no evidence of health', async () => {
+    const { native, lookup, advance, deliver, events } = await started();
+    lookup(1, ['aa'], { timeoutMs: 60_000 });
+    for (let id = 2; id < 12; id += 1) {
+      advance(99);
+      lookup(id, ['bb']);
+      native.release(native.held('lookup')[1]!, { uncached: false, found: Uint8Array.of(2), kernelUs: 5 });
+      deliver();
+    }
+    expect(events('mount')).toEqual([]);
+    advance(10);
+    native.stall(native.held('lookup')[0]!);
+    deliver();
+    expect(events('mount')).toMatchObject([{ class: 'metadata', state: 'suspended' }]);
+  });
+
+  test('suspends stores alone when only stores are stuck', async () => {
+    const { store, load, advance, native, deliver, answer, events } = await started();
+    store(1, [0], { timeoutMs: 300 });
+    advance(300);
+    expect(events('mount').map((event) => event.class)).toEqual(['store']);
+    load(2, [1]);
+    native.releaseAll('load');
+    deliver();
+    expect(answer(2)).toMatchObject({ ok: true });
+  });
+
+  test('a slow mount (50 MB/s, blocks of 8 MiB, a burst on every lane) does not trip it', async () => {
+    const { native, load, advance, deliver, events, answer } = await started({ slots: 64, slotBytes: 8 * MIB, lanes: 8, timeoutMs: 20_000 });
+    for (let round = 0; round < 4; round += 1) {
+      const slots = Array.from({ length: 32 }, (_, i) => i);
+      load(round, slots, { bytes: 8 * MIB });
+      for (let waves = 0; waves < 4; waves += 1) {
+        // fair sharing: eight at a time, all of them done after 8 × 8 MiB / 50 MB/s
+        advance(1000);
+        for (const one of native.inKernel('load')) if (!one.stalled) native.stall(one);
+        deliver();
+        advance(342);
+        native.releaseAll('load');
+        deliver();
+      }
+      expect(answer(round)).toMatchObject({ ok: true, done: 32 });
+    }
+    expect(events('mount')).toEqual([]);
+  });
+
+  test('a stop of the whole process blames no mount, though deadlines passed meanwhile', async () => {
+    const { clock, native, load, advance, deliver, failed, events, answer } = await started();
+    load(1, [0], { timeoutMs: 2000 });
+    advance(100);
+    clock.jump(10_000); // SIGSTOP … SIGCONT: the lanes were stopped too
+    expect(failed(1)).toMatchObject([{ code: 'DEADLINE_EXCEEDED', waited_ms: 10_100 }]);
+    expect(events('mount')).toEqual([]);
+    native.releaseAll('load');
+    deliver();
+    load(2, [1]);
+    native.releaseAll('load');
+    deliver();
+    expect(answer(2)).toMatchObject({ ok: true });
+  });
+
+  test('held closed by the test flag, it only counts', async () => {
+    const { load, advance, ask, answer, events } = await started({ holdBreakerClosed: true });
+    load(1, [0], { timeoutMs: 250 });
+    advance(250);
+    expect(events('mount')).toEqual([]);
+    ask({ id: 2, op: 'stats' });
+    expect(answer(2)).toMatchObject({ stats: { devices: [{ classes: { load: { held_closed_times: 1 } } }] } });
+  });
+});
+
+describe('coming back', () => {
+  async function hung() {
+    const made = await started();
+    made.load(1, [0], { timeoutMs: 250, hexes: ['aa'] });
+    made.advance(250);
+    return made;
+  }
+
+  test('a probe is sent at once, joined by another with a growing pause, and there are never more than three', async () => {
+    const { native, advance } = await hung();
+    const sentAt = () => native.inKernel('probe').map((one) => (one.sinceUs - 1_000_250_000) / 1000);
+    expect(sentAt()).toEqual([0]);
+    advance(100_000);
+    expect(sentAt()).toEqual([0, 250, 750]);
+    expect(native.inKernel('probe').every((one) => one.abandoned)).toBe(true);
+    expect(native.held('probe')[0]!.spec).toMatchObject({ probeClass: 'load', deadlineUs: 0 });
+  });
+
+  test('within a second of the resume a load is started again, and every lane verifies the root first', async () => {
+    const { native, advance, deliver, load, events, answer } = await hung();
+    const generation = native.submitted.find((spec) => spec.kind === 'load')!.rootGeneration;
+    advance(60_000);
+    native.onSubmit = () => ({}); // the mount answers again
+    native.releaseAll();
+    deliver();
+    advance(100);
+    expect(events('mount').map(({ state, was }) => [was, state])).toEqual([
+      ['unknown', 'suspended'],
+      ['suspended', 'probing'],
+      ['probing', 'ok'],
+    ]);
+    load(2, [1], { hexes: ['bb'] });
+    deliver();
+    expect(answer(2)).toMatchObject({ ok: true });
+    expect(native.submitted.at(-1)!.rootGeneration).toBeGreaterThan(generation);
+    advance(10_000);
+    expect(native.submitted.at(-1)!.kind, 'no probe after it closed').toBe('load');
+  });
+
+  test('a probe that is itself stuck for ever does not delay it', async () => {
+    const { native, advance, deliver, events } = await hung();
+    advance(100);
+    native.onSubmit = (spec) => (spec.kind === 'probe' ? {} : null); // new calls answer, the stuck one stays
+    advance(1000);
+    deliver();
+    expect(events('mount').at(-1)).toMatchObject({ state: 'ok' });
+    expect(native.inKernel('probe')).toHaveLength(1);
+  });
+
+  test('a call that was stuck all along does not suspend the mount again', async () => {
+    const { native, advance, deliver, events } = await hung();
+    native.onSubmit = (spec) => (spec.kind === 'probe' ? {} : null);
+    advance(1000);
+    expect(events('mount').at(-1)).toMatchObject({ state: 'ok' });
+    native.stall(native.inKernel('load')[0]!);
+    deliver();
+    advance(60_000);
+    expect(events('mount').at(-1)).toMatchObject({ state: 'ok' });
+  });
+
+  test('a mount whose device is gone answers with errors: it stays suspended, and says so', async () => {
+    const { native, advance, deliver, load, answer } = await hung();
+    native.onSubmit = (spec) => (spec.kind === 'probe' ? { status: 'io_error', errno: 107, phase: 'open' } : null);
+    native.releaseAll('probe', { status: 'io_error', errno: 107 });
+    deliver();
+    advance(5000);
+    load(2, [1]);
+    expect(answer(2)).toMatchObject({ error: { code: 'MOUNT_SUSPENDED', message: expect.stringContaining('ENOTCONN') } });
+    native.onSubmit = (spec) => (spec.kind === 'probe' ? { status: 'no_space', errno: 28 } : null);
+    advance(400);
+    load(3, [1]);
+    expect(native.inKernel('load').length, 'a full disk answers').toBe(2);
+  });
+});
+
+describe('mounts', () => {
+  const two = [
+    { name: 'kv0', root: '/mnt/kv0', create: false },
+    { name: 'kv1', root: '/mnt/kv1', create: false },
+  ];
+  const byMount = (devices: string[]) => (spec: OpSpec): Ending | null =>
+    spec.kind === 'identify' ? { text: JSON.stringify({ store_id: `${spec.mount}`.repeat(32), device: devices[spec.mount], fs_type: 'ext4', direct: true, created: false }) } : null;
+
+  test('with equal st_dev share lanes, breakers and caps, and both are told', async () => {
+    const { load, advance, answer, events } = await started({ mounts: two }, byMount(['254:1', '254:1']));
+    load(1, [0], { timeoutMs: 250 });
+    advance(250);
+    expect(events('mount').map((event) => event.mount)).toEqual(['kv0', 'kv1']);
+    load(2, [1], { mount: 'kv1' });
+    expect(answer(2)).toMatchObject({ error: { code: 'MOUNT_SUSPENDED' } });
+  });
+
+  test('on different devices do not notice each other', async () => {
+    const { native, load, advance, deliver, answer, events } = await started({ mounts: two }, byMount(['254:1', '254:2']));
+    load(1, [0], { timeoutMs: 250 });
+    advance(250);
+    expect(events('mount').map((event) => event.mount)).toEqual(['kv0']);
+    load(2, [1], { mount: 'kv1' });
+    native.release(native.inKernel('load')[1]!);
+    deliver();
+    expect(answer(2)).toMatchObject({ ok: true });
+  });
+
+  test('one that does not answer at the start is suspended after 80 ms, and comes back by itself', async () => {
+    const { harness } = await import('../support/service_harness.ts');
+    const { native, service, advance, deliver, load, answer, events } = harness({}, () => null);
+    const start = service.start();
+    advance(79.9);
+    advance(0.1);
+    expect(await start).toMatchObject([{ name: 'kv0', device: null, state: 'suspended', reason: expect.stringContaining('has not answered') }]);
+    load(1, [0]);
+    expect(answer(1)).toMatchObject({ error: { code: 'MOUNT_SUSPENDED' } });
+    advance(3_000_000);
+    expect(native.inKernel('identify')).toHaveLength(3);
+    native.onSubmit = identifies;
+    native.releaseAll();
+    deliver();
+    expect(events('mount').map(({ class: laneClass, was, state }) => [laneClass, was, state])).toEqual([
+      ['load', 'suspended', 'ok'],
+      ['store', 'suspended', 'ok'],
+      ['metadata', 'suspended', 'ok'],
+    ]);
+    load(2, [0]);
+    expect(native.inKernel('load')).toHaveLength(1);
+  });
+
+  test('one without a store is WRONG_STORE and says how to make one; made later, it is used', async () => {
+    let made = false;
+    const { native, ready, load, advance, answer, events, service } = await started({}, (spec) => (spec.kind !== 'identify' ? null : made || spec.create ? identifies(spec) : { status: 'wrong_store', text: 'no kvlane.json' }));
+    expect(ready).toMatchObject([{ state: 'suspended', code: 'WRONG_STORE', reason: expect.stringContaining('--create') }]);
+    expect(events('mount'), 'ready says it').toEqual([]);
+    load(1, [0]);
+    expect(answer(1)).toMatchObject({ error: { code: 'WRONG_STORE', message: expect.stringContaining('no kvlane.json') } });
+    service.createStore!('kv0');
+    advance(1);
+    expect(native.submitted.at(-1)).toMatchObject({ kind: 'identify', create: true });
+    load(2, [0]);
+    expect(native.inKernel('load')).toHaveLength(1);
+    made = true;
+  });
+
+  test('one that is another store after a hang is WRONG_STORE until the right one is back, on whatever device', async () => {
+    const { native, load, advance, deliver, answer, events } = await started();
+    expect(native.identities).toEqual(['0123456789abcdef0123456789abcdef']);
+    load(1, [0], { timeoutMs: 250 });
+    advance(250);
+    // a lazy unmount: the path leads to the directory underneath
+    native.onSubmit = (spec) => (spec.kind === 'probe' || spec.kind === 'identify' ? { status: 'wrong_store', text: 'no kvlane.json' } : null);
+    advance(1000);
+    expect(events('mount').at(-1)).toMatchObject({ state: 'suspended', code: 'WRONG_STORE' });
+    load(2, [1]);
+    expect(answer(2)).toMatchObject({ error: { code: 'WRONG_STORE', message: expect.stringContaining('mount it again') } });
+    expect(native.submitted.filter((spec) => spec.kind === 'identify' && spec.create)).toEqual([]);
+    // mounted again, elsewhere
+    native.onSubmit = (spec) => (spec.kind === 'identify' ? { text: JSON.stringify({ store_id: '0123456789abcdef0123456789abcdef', device: '254:9', fs_type: 'ext4', direct: true, created: false }) } : {});
+    advance(1000);
+    expect(events('mount').at(-1)).toMatchObject({ state: 'ok', reason: expect.stringContaining('now on device 254:9 (it was 254:1)') });
+    load(3, [1]);
+    deliver();
+    expect(answer(3)).toMatchObject({ ok: true });
+  });
+
+  test('a lane that finds another store suspends the mount though no breaker tripped', async () => {
+    const { native, load, deliver, failed, answer, advance } = await started();
+    load(1, [0]);
+    native.onSubmit = () => null;
+    native.releaseAll('load', { status: 'wrong_store', phase: 'open' });
+    deliver();
+    expect(failed(1)).toMatchObject([{ code: 'WRONG_STORE', slot: 'free' }]);
+    load(2, [0]);
+    expect(answer(2)).toMatchObject({ error: { code: 'WRONG_STORE' } });
+    native.onSubmit = identifies;
+    native.releaseAll('identify', { text: '{"store_id":"ffff","device":"254:1"}' });
+    deliver();
+    load(3, [0]);
+    expect(answer(3)).toMatchObject({ error: { code: 'WRONG_STORE', message: expect.stringContaining('holds store ffff') } });
+    advance(1000);
+    load(4, [0]);
+    expect(native.inKernel('load')).toHaveLength(1);
+  });
+});
+
+describe('caps', () => {
+  const caps = { lanes: 2, stuckMax: 4, holdBreakerClosed: true };
+  const names = (id: number, count: number) => Array.from({ length: count }, (_, i) => `${id.toString(16).padStart(2, '0')}${i.toString(16).padStart(2, '0')}`);
+
+  test('at the cap, with no live lane left, a request is SATURATED at once and the queue is told', async () => {
+    const { native, load, advance, answer, failed } = await started(caps);
+    for (let id = 0; id < 3; id += 1) {
+      load(id, [2 * id, 2 * id + 1], { timeoutMs: 100, hexes: names(id, 2) });
+      if (id === 2) load(9, [10], { timeoutMs: 5000, hexes: ['eeee'] });
+      advance(100);
+    }
+    expect(native.inKernel('load')).toHaveLength(6);
+    expect(failed(9)).toMatchObject([{ code: 'SATURATED', phase: 'queue', slot: 'free' }]);
+    load(10, [20], { hexes: ['dddd'] });
+    expect(answer(10)).toMatchObject({ error: { code: 'SATURATED', message: expect.stringContaining('--stuck-max') } });
+  });
+
+  test('a lane that comes back makes room again', async () => {
+    const { native, load, advance, deliver, answer } = await started(caps);
+    for (let id = 0; id < 3; id += 1) {
+      load(id, [2 * id, 2 * id + 1], { timeoutMs: 100, hexes: names(id, 2) });
+      advance(100);
+    }
+    native.release(native.inKernel('load')[0]!);
+    deliver();
+    load(10, [20], { hexes: ['dddd'] });
+    native.release(native.inKernel('load').find((one) => !one.abandoned)!);
+    deliver();
+    expect(answer(10)).toMatchObject({ ok: true });
+  });
+
+  test('stores may have half of it, and loads still have their lanes when stores took theirs', async () => {
+    const { native, store, load, advance, deliver, answer } = await started(caps);
+    for (let id = 0; id < 2; id += 1) {
+      store(id, [2 * id, 2 * id + 1], { timeoutMs: 100, hexes: names(id, 2) });
+      advance(100);
+    }
+    store(5, [20], { hexes: ['dddd'] });
+    expect(answer(5)).toMatchObject({ error: { code: 'SATURATED' } });
+    expect(native.inKernel('store')).toHaveLength(4);
+    load(6, [21, 22], { hexes: ['dd', 'ee'] });
+    native.releaseAll('load');
+    deliver();
+    expect(answer(6)).toMatchObject({ ok: true, done: 2 });
+  });
+});
