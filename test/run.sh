@@ -80,7 +80,7 @@ core_suite() { # variant
   fi
   timeout -k 10 600 "native/build/$3/core_test" </dev/null 2>&1 | tee "$log"
   status=${PIPESTATUS[0]}
-  last=$(tail -1 "$log")
+  last=$(grep -E '^[0-9]+ passed, [0-9]+ failed' "$log" | tail -1) # a sanitizer may have spoken after it
   p=0 f=0
   [[ $last =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed ]] && p=${BASH_REMATCH[1]} f=${BASH_REMATCH[2]}
   if [ "$status" != 0 ] && [ "$f" = 0 ] || [ "$p" = 0 ]; then
