@@ -80,9 +80,10 @@ async function serve(options: ServeOptions): Promise<void> {
   const clock = nativeClock(native);
   const usage = createUsage(log);
   const { createService } = await import('./service.ts');
+  const { procMountTable } = await import('./mount_table.ts');
   const { arena: _arena, ...policy } = options;
   const running = createService(
-    { native, clock, send, log, usage, onShutdown: (timeoutMs) => leave('shutdown_request', { drainMs: timeoutMs }) },
+    { native, clock, send, log, usage, mountTable: procMountTable(), onShutdown: (timeoutMs) => leave('shutdown_request', { drainMs: timeoutMs }) },
     { ...policy, slots },
   );
 

@@ -109,6 +109,19 @@ export class Mounts implements Alarm {
     for (const mount of device.mounts) this.refresh(mount, laneClass, reason);
   }
 
+  /** It is asked again and again, by itself or through its device. */
+  probed(mount: Mount): boolean {
+    if (this.#identifiers[mount.index]!.running) return true;
+    return mount.device !== null && LANE_CLASSES.some((laneClass) => mount.device!.groups[laneClass].prober.running);
+  }
+
+  /** Something else is mounted at its root now: what is stuck in the former mount holds up nobody. */
+  remounted(mount: Mount, nowUs: number): void {
+    this.#context.log.info('another mount at the root', { mount: mount.name, root: mount.root });
+    this.#identifiers[mount.index]!.forgetStuck(nowUs);
+    for (const laneClass of LANE_CLASSES) mount.device?.groups[laneClass].prober.forgetStuck(nowUs);
+  }
+
   /** A lane or a probe opened the root and found another store, or none. */
   lost(mount: Mount, done: Done): void {
     if (mount.standing === 'wrong') return;
@@ -197,6 +210,10 @@ class Identify implements ProbeHost {
     // Given up and come back: what it says may be old, and it made no further call. Ask afresh.
     if (late || done.status === 'saturated') return IDENTIFY_AGAIN_US;
     return this.#mounts.identified(this.#mount, done) ? 0 : IDENTIFY_AGAIN_US;
+  }
+
+  allowBeside(stuck: number): void {
+    this.#context.native.setStuckLimit(this.#pool, PROBES_STUCK_MAX - 1 + stuck);
   }
 
   nowUs(): number {

@@ -17,6 +17,8 @@ export interface ProbeHost {
   ask(owner: Owner, nowUs: number): Operation | null;
   /** An answer, perhaps a late one; returns the pause before the next question, 0 to stop. */
   answered(done: Done, late: boolean, operation: Operation): number;
+  /** So many of its questions are stuck in a mount that is gone, and take no lane from new ones. */
+  allowBeside(stuck: number): void;
   nowUs(): number;
 }
 
@@ -27,6 +29,8 @@ export class Prober implements Alarm, Owner {
   running = false;
   #live: Operation | null = null;
   #stuck = new Set<Operation>();
+  /** Stuck in a mount that is gone. Each remount may add three; the process's cap of lanes bounds them. */
+  #bygone = new Set<Operation>();
   #joinUs = PROBE_JOIN_US;
   #host: ProbeHost;
   #lanes: Lanes;
@@ -68,7 +72,9 @@ export class Prober implements Alarm, Owner {
 
   /** What is stuck belongs to a mount that is gone: it no longer counts, and the next question goes out now. */
   forgetStuck(nowUs: number): void {
+    for (const operation of this.#stuck) this.#bygone.add(operation);
     this.#stuck.clear();
+    this.#host.allowBeside(this.#bygone.size);
     this.#joinUs = PROBE_JOIN_US;
     if (this.running) this.ring(nowUs);
   }
@@ -90,6 +96,10 @@ export class Prober implements Alarm, Owner {
 
   returned(operation: Operation, done: Done): void {
     this.#stuck.delete(operation);
+    if (this.#bygone.delete(operation)) {
+      this.#host.allowBeside(this.#bygone.size);
+      return; // what it met says nothing about the mount that is there now
+    }
     if (!this.running) return;
     const pauseUs = this.#host.answered(done, true, operation);
     if (this.#live !== null) return;

@@ -15,13 +15,18 @@ import { Lanes } from './lanes.ts';
 import { Lateness } from './lateness.ts';
 import { Mounts } from './mounts.ts';
 import type { Operation } from './operation.ts';
+import type { MountTable } from './mount_table.ts';
 import type { Service, ServiceDeps, ServiceOptions } from './service_types.ts';
+import { Remounts } from './remounts.ts';
 import { Slots } from './slots.ts';
 import { STAGING_AREAS, STAGING_AREA_BYTES, Staging } from './staging.ts';
 import { paint, Stats } from './stats.ts';
 import { stuckEntry } from './stuck_report.ts';
 import { TaskTable } from './task_table.ts';
 import { Watchkeeping } from './watchkeeping.ts';
+
+/** Without a table remounts are noticed by probes alone. */
+const NO_MOUNT_TABLE: MountTable = { read() {} };
 
 export function createService(deps: ServiceDeps, options: ServiceOptions): Service {
   const { native, clock, log } = deps;
@@ -59,6 +64,14 @@ export function createService(deps: ServiceDeps, options: ServiceOptions): Servi
     onShutdown: (timeoutMs) => deps.onShutdown(timeoutMs),
   });
   const watchkeeping = new Watchkeeping(deadlines, () => tasks.size() > 0);
+  const remounts = new Remounts({
+    table: deps.mountTable ?? NO_MOUNT_TABLE,
+    deadlines,
+    mounts: () => mounts.all,
+    probed: (mount) => mounts.probed(mount),
+    changed: (mount, now) => mounts.remounted(mount, now),
+    turn: (work) => turn(work),
+  });
   native.createStaging(STAGING_AREAS * STAGING_AREA_BYTES);
 
   let depth = 0;
@@ -83,6 +96,7 @@ export function createService(deps: ServiceDeps, options: ServiceOptions): Servi
     }
     mounts.endTurn();
     watchkeeping.endTurn(end);
+    remounts.endTurn(end);
     deadlines.arm();
   }
 

@@ -6,6 +6,7 @@
 import type { Engine, Native, NativeEvent } from '../native/index.ts';
 import type { Answer, Event, Id, MountInfo } from '../protocol/messages.ts';
 import type { Request } from '../protocol/request.ts';
+import type { MountTable } from './mount_table.ts';
 
 /** CLOCK_MONOTONIC and one timer; the only clock that decides anything. */
 export interface Clock {
@@ -71,6 +72,8 @@ export interface ServiceDeps {
   send(message: Answer | Event): void;
   log: Log;
   usage?: Usage;
+  /** The kernel's list of mounts, read while something is probed; absent in tests. */
+  mountTable?: MountTable;
   /** A `shutdown` request was accepted and its answer sent: main drains for this long and leaves. */
   onShutdown(timeoutMs: number): void;
 }

@@ -2,6 +2,7 @@
 import type { OpSpec } from '../../native/index.ts';
 import type { Answer, Event, FailedEntry, MountInfo } from '../../protocol/messages.ts';
 import type { LoadRequest, LookupRequest, NamespaceRequest, RemoveRequest, Request, StoreRequest } from '../../protocol/request.ts';
+import type { MountTable } from '../../sidecar/mount_table.ts';
 import { createService } from '../../sidecar/service.ts';
 import type { Service, ServiceOptions } from '../../sidecar/service_types.ts';
 import { FakeNative, type Ending } from './fake_native.ts';
@@ -17,6 +18,8 @@ export interface Harness {
   /** Everything that was sent, in order. */
   sent: (Answer | Event)[];
   shutdowns: number[];
+  /** What the kernel's list of mounts says; '' for nothing. */
+  mountTable: { text: string; reads: number };
   /** Brings what happened in the lanes to the service, until nothing more happens. */
   deliver(): void;
   /** Moves time on, delivering timers and whatever the lanes do meanwhile. */
@@ -47,9 +50,17 @@ export function harness(options: Partial<ServiceOptions> = {}, onSubmit: (spec: 
   native.onSubmit = onSubmit;
   const sent: (Answer | Event)[] = [];
   const shutdowns: number[] = [];
+  const mountTable = { text: '', reads: 0 };
+  const table: MountTable = {
+    read(take) {
+      mountTable.reads += 1;
+      tableReads.push(() => take(mountTable.text));
+    },
+  };
+  const tableReads: (() => void)[] = [];
   const quiet = { info() {}, warn() {}, error() {} };
   const service = createService(
-    { native, clock, send: (message) => void sent.push(message), log: quiet, onShutdown: (timeoutMs) => void shutdowns.push(timeoutMs) },
+    { native, clock, send: (message) => void sent.push(message), log: quiet, mountTable: table, onShutdown: (timeoutMs) => void shutdowns.push(timeoutMs) },
     {
       mounts: [{ name: 'kv0', root: '/mnt/kv0', create: false }],
       slotBytes: 65536, slots: 128, timeoutMs: 2000, stallMs: 1000, engine: 'threads', lanes: 4, stuckMax: 16, stuckProcessMax: 64, fsync: false, fileMode: 0o600, holdBreakerClosed: false,
@@ -58,7 +69,12 @@ export function harness(options: Partial<ServiceOptions> = {}, onSubmit: (spec: 
   );
   let line = 0;
   const deliver = (): void => {
-    for (let batch = native.takeEvents(); batch.length > 0; batch = native.takeEvents()) service.onNative(batch);
+    for (;;) {
+      for (const read of tableReads.splice(0)) read();
+      const batch = native.takeEvents();
+      if (batch.length === 0) return;
+      service.onNative(batch);
+    }
   };
   clock.onTimer = () => {
     service.onNative([{ type: 'timer' }]);
@@ -77,7 +93,7 @@ export function harness(options: Partial<ServiceOptions> = {}, onSubmit: (spec: 
     return { namespaces: all.map(() => 'demo'), hexes: all };
   };
   const self: Harness = {
-    clock, native, service, sent, shutdowns, deliver,
+    clock, native, service, sent, shutdowns, mountTable, deliver,
     advance(ms) {
       clock.advance(ms);
       deliver();

@@ -2,7 +2,8 @@
 import { describe, expect, test } from 'vitest';
 import type { OpSpec } from '../../native/index.ts';
 import type { Ending } from '../support/fake_native.ts';
-import { identifies, started } from '../support/service_harness.ts';
+import { mountBehind } from '../../sidecar/mount_table.ts';
+import { identifies, identity, started } from '../support/service_harness.ts';
 
 const MIB = 1 << 20;
 
@@ -271,6 +272,33 @@ describe('mounts', () => {
     load(3, [1]);
     deliver();
     expect(answer(3)).toMatchObject({ ok: true });
+  });
+
+  test('one that was lazily unmounted with three probes stuck in it is back within a second of the remount', async () => {
+    const { native, load, advance, deliver, answer, events, mountTable } = await started();
+    mountTable.text = '20 1 254:0 / / rw - ext4 /dev/root rw\n31 20 0:45 / /mnt/kv0 rw - fuse lab rw\n';
+    load(1, [0], { timeoutMs: 250 });
+    advance(250);
+    advance(10_000);
+    expect(native.inKernel('probe')).toHaveLength(3);
+    mountTable.text = '20 1 254:0 / / rw - ext4 /dev/root rw\n'; // umount --lazy: the stuck ones stay stuck
+    native.onSubmit = () => ({ status: 'wrong_store' });
+    advance(1000);
+    expect(events('mount').at(-1)).toMatchObject({ code: 'WRONG_STORE' });
+    mountTable.text = '20 1 254:0 / / rw - ext4 /dev/root rw\n40 20 0:46 / /mnt/kv0 rw - fuse lab rw\n';
+    native.onSubmit = (spec) => (spec.kind === 'identify' ? identity('0:46') : {});
+    advance(1000);
+    load(2, [1]);
+    deliver();
+    expect(answer(2)).toMatchObject({ ok: true });
+    const { reads } = mountTable;
+    advance(10_000);
+    expect(mountTable.reads, 'it is not read while all is well').toBe(reads);
+  });
+
+  test('the mount behind a path is the nearest one above it, the later one where two lie on one point', () => {
+    const table = ['1 0 8:1 / / rw', '2 1 0:5 / /mnt rw', '3 1 0:6 / /mnt/a\\040b rw', '4 3 0:7 / /mnt/a\\040b rw', '5 1 0:8 / /mnt/kv rw'].join('\n');
+    expect(['/srv', '/mnt/a b/store', '/mnt/kv0', '/mnt/kv'].map((root) => mountBehind(table, root).split(' ')[0])).toEqual(['1', '4', '2', '5']);
   });
 
   test('a lane that finds another store suspends the mount though no breaker tripped', async () => {
