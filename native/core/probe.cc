@@ -70,6 +70,8 @@ class ProbeWork final : public Steps {
         close(lane, file_);
         if (!temporary_.empty()) lane.unlink_own(op_, directory_, temporary_.c_str());
         temporary_.clear();
+        if (published_) lane.unlink_own(op_, directory_, writer_name().c_str());
+        published_ = false;
         close(lane, directory_);
         return ended;
     }
@@ -218,12 +220,14 @@ class ProbeWork final : public Steps {
             return false;
         }
         temporary_.clear();
+        published_ = true;
         // A second probe of this process may have taken the name away already.
         const int removed = lane.unlink(op_, directory_, name.c_str());
         if (removed < 0 && removed != -ENOENT) {
             leave(lane, fail(removed, Phase::unlink));
             return false;
         }
+        published_ = false;
         return true;
     }
 
@@ -257,6 +261,7 @@ class ProbeWork final : public Steps {
     int file_ = -1;
     bool direct_ = false;
     bool plain_ = false;  // kvlane.json instead of the probe block
+    bool published_ = false;  // probe/<writer> is there and is ours to take away
     std::string temporary_;
 };
 

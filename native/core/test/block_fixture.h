@@ -56,8 +56,8 @@ class TestStore {
     std::shared_ptr<Operation> aside(const std::string& hex, uint64_t inode);
 
     // start and resume to the end, as the `threads` engine does it.
-    Result& run(const std::shared_ptr<Operation>& operation);
-    Result& run(const std::shared_ptr<Operation>& operation, LaneContext& lane);
+    Result run(const std::shared_ptr<Operation>& operation);
+    Result run(const std::shared_ptr<Operation>& operation, LaneContext& lane);
 
     std::string path(const std::string& hex) const;    // of a block
     std::vector<std::string> tree() const;              // every name below the root, sorted

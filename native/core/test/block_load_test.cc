@@ -30,7 +30,7 @@ struct Damaged {
         store.run(store.store(key, stored));
         TestStore::write_file(store.path(key), with(TestStore::contents(store.path(key))));
     }
-    Result& load() { return store.run(store.load(key, memory)); }
+    Result load() { return store.run(store.load(key, memory)); }
     uint64_t inode() const { return TestStore::inode(store.path(key)); }
 };
 
