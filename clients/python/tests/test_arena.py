@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import mmap
 import os
-import threading
 
 import pytest
 
 from kvlane import Budgets, InvalidArgument, Options, SlotNotLeased
 from kvlane._arena import Arena
 from kvlane._budget import Ledger
+from kvlane._lock import Lock
 
 
 def ledger(slots: int = 8, budgets: Budgets | None = None, **devices: str) -> Ledger:
@@ -22,7 +22,7 @@ def arena(slots: int = 8, huge_pages: bool = False, book: Ledger | None = None) 
         slots=slots,
         slot_bytes=4096,
         life=1,
-        lock=threading.RLock(),
+        lock=Lock(),
         ledger=book or ledger(slots),
         huge_pages=huge_pages,
     )

@@ -14,12 +14,12 @@ import contextlib
 import fcntl
 import mmap
 import os
-import threading
 import weakref
 from collections import deque
 from typing import Literal
 
 from ._budget import Ledger, SlotClass
+from ._lock import Lock
 from .errors import SlotNotLeased
 
 SlotState = Literal["free", "leased", "in flight", "quarantined", "abandoned"]
@@ -83,9 +83,7 @@ class Slot:
 class Arena:
     """The slots of one sidecar life. Every method but `slice` is called with `lock` held."""
 
-    def __init__(
-        self, *, slots: int, slot_bytes: int, life: int, lock: threading.RLock, ledger: Ledger, huge_pages: bool
-    ) -> None:
+    def __init__(self, *, slots: int, slot_bytes: int, life: int, lock: Lock, ledger: Ledger, huge_pages: bool) -> None:
         self.life = life
         self.lock = lock
         self.slots = slots

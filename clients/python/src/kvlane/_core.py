@@ -27,6 +27,7 @@ from ._callbacks import Callbacks
 from ._clock import now_us
 from ._corpses import ABANDONED_ARENAS_MAX, Corpses
 from ._life import Life, Spawn
+from ._lock import Lock
 from ._notes import Notes
 from ._pending import Task
 from ._process import SidecarProcess
@@ -71,10 +72,11 @@ class Counters:
 
 class Core:
     def __init__(self, options: Options, spawn: Spawn = SidecarProcess.spawn) -> None:
+        self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self.options = options
         self.spawn = spawn
-        self.lock = threading.RLock()
-        self.changed = threading.Condition(self.lock)
+        self.lock = Lock()
+        self.changed = threading.Condition(self.lock.inner)
         self.state: State = "starting"
         self.reason = "the sidecar is being started"
         self.counters = Counters()
@@ -93,15 +95,24 @@ class Core:
         self.timers: list[tuple[int, int]] = []  # (when, task id); tasks answered meanwhile are skipped
         self._finished: dict[int, Task[Any]] = {}
         self._next_id = 1
-        self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
     # --- for callers ---------------------------------------------------------------------------------------------
 
     def wake(self) -> None:
-        with self.lock:
-            if self._wake_write >= 0:
-                with contextlib.suppress(OSError):  # full: it will wake anyway
-                    os.write(self._wake_write, b"\0")
+        """Takes no lock: finalisers come here. The pipe lives as long as this object does."""
+        if self._wake_write >= 0:
+            with contextlib.suppress(OSError):  # full: it will wake anyway
+                os.write(self._wake_write, b"\0")
+
+    def __del__(self) -> None:
+        self._close_wake()
+
+    def _close_wake(self) -> None:
+        for fd in (self._wake_read, self._wake_write):
+            if fd >= 0:
+                with contextlib.suppress(OSError):
+                    os.close(fd)
+        self._wake_read = self._wake_write = -1
 
     def refusal(self) -> tuple[str, str] | None:
         """Why nothing can be sent just now; raises if nothing ever can."""
@@ -205,9 +216,8 @@ class Core:
 
     def request_close(self) -> None:
         """At once, without waiting; also from a finaliser."""
-        with self.lock:
-            self.close_wanted = True
-            self.wake()
+        self.close_wanted = True
+        self.wake()
 
     # --- settling ------------------------------------------------------------------------------------------------
 
@@ -412,25 +422,18 @@ class Core:
             self.close_wanted = True
             self.set_state("closed", reason)
             self.callbacks.end()
-            for fd in (self._wake_read, self._wake_write):
-                if fd >= 0:
-                    os.close(fd)
-            self._wake_read = self._wake_write = -1
             self.finished.set()
 
     def forget_after_fork(self) -> None:
         """In a forked child: the sidecar and its pipes are the parent's. Locks may be held by threads that are gone."""
-        self.lock = threading.RLock()
-        self.changed = threading.Condition(self.lock)
+        self.lock = Lock()
+        self.changed = threading.Condition(self.lock.inner)
         self.close_wanted = True
         self.state, self.reason = "closed", "it belongs to the process that forked this one"
         life, self.life = self.life, None
         if life is not None:
             life.process.forget_after_fork()
-        for fd in (self._wake_read, self._wake_write):
-            if fd >= 0:
-                os.close(fd)
-        self._wake_read = self._wake_write = -1
+        self._close_wake()
 
 
 def parse_line(line: bytes) -> Mapping[str, Any]:

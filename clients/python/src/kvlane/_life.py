@@ -6,7 +6,6 @@ It ends once, for whatever reason comes first, and nothing of it is used again.
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,6 +14,7 @@ from ._arena import Arena
 from ._budget import Ledger
 from ._clock import now_us
 from ._lines import LineSplitter, Outbox
+from ._lock import Lock
 from ._notes import Notes, StderrRing
 from ._pending import Task
 from ._process import SidecarProcess
@@ -25,7 +25,7 @@ Spawn = Callable[..., SidecarProcess]
 
 
 class Life:
-    def __init__(self, number: int, options: Options, lock: threading.RLock, log: Notes, spawn: Spawn) -> None:
+    def __init__(self, number: int, options: Options, lock: Lock, log: Notes, spawn: Spawn) -> None:
         self.number = number
         self.options = options
         # A device is known from `ready` at the earliest; until then each mount stands for itself.

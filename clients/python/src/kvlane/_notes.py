@@ -7,8 +7,9 @@ handler's lock at interpreter exit). Read `client.notes()` and `client.sidecar_l
 
 from __future__ import annotations
 
-import threading
 from collections import deque
+
+from ._lock import Lock
 
 NOTES_MAX = 256
 """Lines kept. Enough for what led to a death, small enough to forget about."""
@@ -22,7 +23,7 @@ class Notes:
 
     def __init__(self, lines_max: int = NOTES_MAX) -> None:
         self._lines: deque[str] = deque(maxlen=lines_max)
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self.added = 0
 
     @property
