@@ -5,6 +5,7 @@
 // hiccup: over several bursts `LATE_MEDIAN_MS` is the tighter bound. The numbers themselves are printed.
 
 import { expect } from 'vitest';
+import type { Fields } from '../../clients/node/client.ts';
 import type { Op } from '../../protocol/messages.ts';
 import { type Asked, failuresOf, measured, type Rig, spreadOf, type Spread } from './rig.ts';
 
@@ -40,18 +41,31 @@ export function tally(all: readonly AnyAsked[]): string {
   return [...counts].map(([what, count]) => `${count} ${what}`).join(', ');
 }
 
-/** Every request answered, by its deadline, and no time-out before it. Returns how late those were whose time ran out. */
-export function expectPrompt(rig: Rig, what: string, all: readonly AnyAsked[]): Spread | null {
+/**
+ * How long this machine takes now for n lines there and n back, no lane asked: what a burst of n answers costs in any case. On a
+ * quiet machine 1,000 take about 20 ms; with five test runs beside this one it was 300.
+ */
+export async function burstMs(rig: Rig, n: number): Promise<number> {
+  const began = performance.now();
+  await Promise.all(Array.from({ length: n }, () => rig.client.request('ping', { timeout_ms: 10_000 } as Fields<'ping'>)));
+  return performance.now() - began;
+}
+
+/**
+ * Every request answered, by its deadline, and no time-out before it. Returns how late those were whose time ran out. `burst` is
+ * what burstMs said for as many: a slow machine may take several times that, a design that waits takes longer on any machine.
+ */
+export function expectPrompt(rig: Rig, what: string, all: readonly AnyAsked[], burst = 0): Spread | null {
   const overran = all.filter(ranOut).map((asked) => asked.overshootMs);
   const lastWords = all.filter((asked) => asked.lastWordMs !== null).length;
   const spread = overran.length > 0 ? spreadOf(overran) : null;
   const late = spread ? `overshoot p50 ${spread.p50} p99 ${spread.p99} max ${spread.max} ms` : 'none at its deadline';
-  measured(`${rig.engine}: ${what}: ${tally(all)}; ${late}${lastWords > 0 ? `; ${lastWords} had the client's last word first` : ''}`);
+  measured(`${rig.engine}: ${what}: ${tally(all)}; ${late}${burst > 0 ? `; as many pings took ${burst.toFixed(1)} ms` : ''}${lastWords > 0 ? `; ${lastWords} had the client's last word first` : ''}`);
   for (const asked of all) expect('source' in asked.answer, `${what}: request ${asked.id} was never answered by the sidecar`).toBe(false);
-  for (const asked of all) expect(Math.max(asked.overshootMs, asked.lastWordMs ?? 0), `${what}: request ${asked.id}: ${JSON.stringify(asked.answer).slice(0, 300)}`).toBeLessThan(LATE_MS);
+  for (const asked of all) expect(Math.max(asked.overshootMs, asked.lastWordMs ?? 0), `${what}: request ${asked.id}: ${JSON.stringify(asked.answer).slice(0, 300)}`).toBeLessThan(LATE_MS + 4 * burst);
   if (spread) {
     expect(spread.min, `${what}: a time-out before its deadline`).toBeGreaterThanOrEqual(0);
-    expect(spread.p50, `${what}: the median of what ran out`).toBeLessThan(LATE_BURST_MEDIAN_MS);
+    expect(spread.p50, `${what}: the median of what ran out`).toBeLessThan(LATE_BURST_MEDIAN_MS + 4 * burst);
   }
   return spread;
 }
