@@ -33,6 +33,7 @@ export interface Asked {
 }
 
 export function failedEntries(failures: Failure[], asked: Asked): FailedEntry[] {
+  if (failures.length === 1) return [entryOf(failures, asked, true)]; // a thousand small requests may end in the same instant
   const groups = new Map<string, Failure[]>();
   for (const failure of failures) {
     const { code, phase, slot, errno, outcomeUnknown, storedBytes } = failure;
@@ -50,8 +51,7 @@ function entryOf(group: Failure[], asked: Asked, inWords: boolean): FailedEntry 
   const first = group[0]!;
   let waitedUs = 0;
   for (const failure of group) waitedUs = Math.max(waitedUs, failure.waitedUs);
-  const ranges = rangesOf(group);
-  const entry: FailedEntry = group.length === 1 ? { block: first.block, code: first.code } : { blocks: ranges, code: first.code };
+  const entry: FailedEntry = group.length === 1 ? { block: first.block, code: first.code } : { blocks: rangesOf(group), code: first.code };
   entry.phase = first.phase;
   entry.waited_ms = Math.round(waitedUs / 1000);
   if (first.slot !== null) entry.slot = first.slot;
