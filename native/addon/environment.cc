@@ -46,7 +46,14 @@ void Environment::deliver(Napi::Env env, Napi::Function on_events, Environment* 
     // Last: what completed by its deadline is heard of before the deadline is.
     if (batch.timer) events.Set(index++, timer_to_js(env));
     self->hold_loop_while_expecting();
-    if (index > 0) on_events.Call({events});
+    if (index == 0) return;
+    try {
+        on_events.Call({events});
+    } catch (const Napi::Error& error) {
+        // Left to itself Node 20 only prints a deprecation warning for what a thread-safe function's
+        // callback throws, and goes on. It is an uncaught exception like any other.
+        napi_fatal_exception(env, error.Value());
+    }
     // The callback armed timers and submitted through the functions above, which kept the reference.
 }
 
