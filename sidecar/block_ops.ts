@@ -147,7 +147,7 @@ export class BlockTask extends Task implements Owner, Asked {
     const stuck = this.#mount.device!.stuckLoads.get(gateKeyOf(this.#mount, this.#request.blocks.namespaces[block]!, this.#request.blocks.hexes[block]!));
     if (stuck === undefined || !this.#group.blamedAlone(stuck, nowUs)) return false;
     this.#pending -= 1;
-    this.#fail(block, 'KEY_BUSY', nowUs, { detail: `an earlier load of this block has been in ${stuck.phase} in the kernel for ${ms(nowUs - stuck.sinceUs)} ms while the mount answers others; a recovered event says when to try again` });
+    this.#fail(block, 'KEY_BUSY', nowUs, { detail: `an earlier load of this block has been in ${stuck.phase} in the kernel for ${ms(nowUs - stuck.sinceUs)} ms, and the mount is not suspended for it; a recovered event says when to try again` });
     return true;
   }
 
