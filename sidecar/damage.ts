@@ -59,11 +59,11 @@ export class Damage implements Owner {
   }
 
   isBad(key: string): boolean {
-    return this.#bad.has(key);
+    return this.#bad.size > 0 && this.#bad.has(key); // mostly none: spares a hash a block
   }
 
   replaced(key: string): void {
-    this.#bad.delete(key);
+    if (this.#bad.size > 0) this.#bad.delete(key);
   }
 
   badKeys(): number {
