@@ -248,12 +248,24 @@ void LanePool::fall_back_to_threads(const std::string& reason) {
 
 bool LanePool::leaving(const Lane& lane) const {
     std::lock_guard<Monitor> hold(monitor_);
-    return closing_ || too_many(lane);
+    return closing_ || surplus(lane);
 }
 
 // ---- with the mutex held ----
 
 bool LanePool::too_many(const Lane& lane) const { return lane.retiring_ || (!lane.counted_stuck_ && lanes_alive() > options_.lanes); }
+
+// For a lane that still holds operations and so cannot leave at once: only the youngest, as many as there are too many. If
+// every lane thought it the one too many, none would take up work as long as the kernel keeps what they hold.
+bool LanePool::surplus(const Lane& lane) const {
+    if (!too_many(lane) || lane.retiring_) return lane.retiring_;
+    size_t left = lanes_alive() - options_.lanes;
+    for (auto each = lanes_.rbegin(); each != lanes_.rend() && left > 0; ++each) {
+        if (each->get() == &lane) return true;
+        if (!(*each)->counted_stuck_ && !(*each)->retiring_) --left;
+    }
+    return false;
+}
 
 void LanePool::recount(Lane& lane) {
     const bool stuck = !lane.retiring_ && lane.stuck();  // a retiring one is counted as that already

@@ -107,6 +107,7 @@ class LanePool final : public std::enable_shared_from_this<LanePool>, public Wat
     // All of these with the mutex held.
     size_t lanes_alive() const { return lanes_.size() - stuck_ - retiring_; }
     bool too_many(const Lane& lane) const;
+    bool surplus(const Lane& lane) const;
     void recount(Lane& lane);
     std::vector<Lane*> lanes_to_start();
     void forget(Lane& lane);
