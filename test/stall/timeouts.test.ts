@@ -11,6 +11,14 @@ const REFUSED_MS = 100;
 const BLOCKS = { match: '/blocks/*' }; // the store's own files, kvlane.json and the probe block, answer
 
 onEachEngine('timeouts', (engine) => {
+  it('runs on the engine that was asked for, not on one it fell back to', () =>
+    withRig({ engine }, async (rig) => {
+      await rig.fill(keysOf('t', 4));
+      expect(await rig.loads(keysOf('t', 1)[0]!)).toBe(true);
+      const { engines } = await rig.stats();
+      expect(engines, rig.client.stderr).toEqual([engine, engine, engine]);
+    }));
+
   for (const phase of ['open', 'read'] as const) {
     it(`answers a load whose ${phase} hangs at its deadline, and gives its memory back only when the kernel does`, () =>
       withRig({ engine, breakerHeldClosed: true }, async (rig) => {
