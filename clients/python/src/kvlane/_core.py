@@ -49,6 +49,7 @@ GRACE_US = wire.GRACE_MS * 1000
 ANSWER_OVERDUE_US = 10_000_000
 """A sidecar that answers pings but not a task, so long after its deadline, has lost it, and the slots with it."""
 UNSENT_PING = -1
+SETTLED_AT_ONCE_MAX = 64
 FINISHED_MAX = 65_536
 """Settled tasks that nobody has fetched with poll(); the oldest go first, and are counted."""
 
@@ -316,9 +317,12 @@ class Core:
             self.counters.unknown_events += 1
 
     def run_timers(self, at_us: int) -> None:
-        """Our own last word on what is due, and a look for tasks that a living sidecar has lost."""
+        """Our own last word on what is due, and a look for tasks that a living sidecar has lost. At most
+        SETTLED_AT_ONCE_MAX a call: the lock is held meanwhile, and a caller's thread may want it."""
         unanswered = self.life.unanswered if self.life is not None else {}
-        while self.timers and self.timers[0][0] <= at_us:
+        for _ in range(SETTLED_AT_ONCE_MAX):
+            if not self.timers or self.timers[0][0] > at_us:
+                break
             _, number = heapq.heappop(self.timers)
             task = unanswered.get(number)
             if task is None:

@@ -30,7 +30,8 @@ READS_MAX = 8
 LATE_US = 50_000
 """A wake-up this late was not the sidecar's doing (SIGSTOP, a paused machine, no CPU): silence is counted anew from it."""
 EOF_LINGER_US = 100_000
-"""Between EOF and exit status of a sidecar that fails to start: its status says more than our SIGKILL would."""
+"""Between EOF and exit status of a sidecar that fails to start or was asked to leave: its status says more than our
+SIGKILL would. One that is not gone by then has a call in the kernel, and nobody waits for that."""
 CORPSE_LOOK_US = 100_000
 STDERR_LAST_BYTES = 1 << 16
 BACKOFF_FORGIVEN_US = 10_000_000
@@ -48,6 +49,7 @@ class IoThread:
         self.backoff_us = core.options.backoff_first_ms * 1000
         self.closing_us: int | None = None
         self.close_step = 0
+        self.lingered = False  # the life that was closed had its EOF_LINGER_US
         _cores.add(core)
         self.thread = threading.Thread(target=self._run, name="kvlane-io", daemon=True)
         self.thread.start()
@@ -193,6 +195,7 @@ class IoThread:
             return
         if life.process.stderr >= 0:
             self._read_stderr(life, 1)
+        self.lingered = life.eof_us is not None
         was_up = life.ready is not None
         core.end_life(life, reason, "SHUTTING_DOWN" if self.closing_us is not None else "SIDECAR_GONE")
         if self.closing_us is None:
@@ -283,8 +286,10 @@ class IoThread:
             return False
         with core.lock:
             core.corpses.prune()
-            # A killed process is usually reaped within milliseconds; give the last one what is left of the time.
-            if core.corpses.unreaped_since(self.closing_us) and now_us() < self._step_us(len(CLOSE_STEPS)):
+            # A killed process is usually reaped within milliseconds; give the last one what is left of the time. Not
+            # after its EOF: it has left but for what the kernel holds.
+            left_us = self._step_us(len(CLOSE_STEPS)) - now_us()
+            if left_us > 0 and not self.lingered and core.corpses.unreaped_since(self.closing_us):
                 return False
             pids = core.corpses.unreaped_pids()
             if pids:

@@ -48,7 +48,8 @@ def decode_blocks(task: Task[Any], answer: Mapping[str, Any]) -> BlocksResult:
         return BlocksResult(False, code, message, failed=tuple(one))
     ok = _need(answer, "ok", bool)
     done = _need(answer, "done", int)
-    failed = tuple(failure for entry in answer.get("failed", ()) for failure in _failures(task, entry))
+    entries = answer.get("failed", ())
+    failed = tuple(sorted((one for entry in entries for one in _failures(task, entry)), key=lambda one: one.block))
     if len({failure.block for failure in failed}) != len(failed):
         raise ProtocolBroken(f"answer to task {task.id} fails a block twice")
     if done + len(failed) != task.count or ok == bool(failed):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -20,7 +21,7 @@ from ._budget import SlotClass
 from ._clock import now_us
 from ._core import State
 from ._life import Spawn
-from ._pending import R, Task
+from ._pending import R
 from ._process import SidecarProcess
 from ._requests import Request
 from .client import CLOSE_MARGIN_S, Client, checked
@@ -28,6 +29,38 @@ from .options import Options
 from .results import BlocksResult, LookupResult, NamespaceResult
 
 READY_LOOK_S = 0.005
+DELIVERED_AT_ONCE_MAX = 32
+"""Results handed over in one turn of the event loop: when a thousand tasks end together, other callbacks get their turns."""
+
+
+class _Delivery:
+    """Brings results from whichever thread settled them into one event loop: one wake-up for many."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._waiting: deque[tuple[asyncio.Future[Any], Any]] = deque()
+        self._scheduled = False
+
+    def put(self, future: asyncio.Future[Any], result: Any) -> None:
+        """Under the core's lock."""
+        self._waiting.append((future, result))
+        if not self._scheduled:
+            self._scheduled = True
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to tell
+                self.loop.call_soon_threadsafe(self._deliver)
+
+    def _deliver(self) -> None:
+        # Cleared first: what comes in from here on asks for a turn of its own.
+        self._scheduled = False
+        for _ in range(DELIVERED_AT_ONCE_MAX):
+            if not self._waiting:
+                return
+            future, result = self._waiting.popleft()
+            if not future.done():
+                future.set_result(result)
+        if self._waiting and not self._scheduled:
+            self._scheduled = True
+            self.loop.call_soon(self._deliver)
 
 
 class AsyncClient:
@@ -38,6 +71,7 @@ class AsyncClient:
         self._client = Client(options, _spawn=_spawn)
         self._core = self._client._core
         self._requests = self._client._requests
+        self._delivery: _Delivery | None = None
 
     # --- life ----------------------------------------------------------------------------------------------------
 
@@ -177,17 +211,11 @@ class AsyncClient:
 
     async def _run(self, request: Request[R]) -> R:
         loop = asyncio.get_running_loop()
+        delivery = self._delivery
+        if delivery is None or delivery.loop is not loop:
+            delivery = self._delivery = _Delivery(loop)
         future: asyncio.Future[R] = loop.create_future()
-
-        def deliver(result: R) -> None:
-            if not future.done():
-                future.set_result(result)
-
-        def settled(task: Task[Any]) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to tell
-                loop.call_soon_threadsafe(deliver, cast("R", task.result))
-
-        task = self._requests.send(request, None, None, on_settle=settled)
+        task = self._requests.send(request, None, None, on_settle=lambda done: delivery.put(future, done.result))
         try:
             return await future
         except asyncio.CancelledError:
