@@ -21,6 +21,7 @@ struct IdentityReading {
 IdentityReading read_identity(LaneContext& lane, Operation& operation, int root);
 
 // A whole small record below a directory, in one read. Returns its length or a negative errno; the phase it ended in.
+// Uses the lane's header page, so it comes before anything else of the operation does.
 int64_t read_small_file(LaneContext& lane, Operation& operation, int directory, const char* name, std::string& out, Phase& phase);
 
 // Writes a small record under `name` so that it appears whole or not at all.
