@@ -4,6 +4,8 @@
 // find with the expected identity each time they open it afresh.
 #pragma once
 
+#include <atomic>
+#include <bit>
 #include <cstdint>
 #include <mutex>
 #include <optional>
@@ -27,7 +29,22 @@ struct Mount {
         store_id_ = std::move(store_id);
     }
 
+    // A number that no other probe of this mount has just now. Beyond `probe_places_max` at once, the last is shared.
+    unsigned take_probe_place() {
+        uint32_t taken = probe_places_.load(std::memory_order_relaxed);
+        for (;;) {
+            const auto place = static_cast<unsigned>(std::countr_one(taken));
+            if (place >= probe_places_max) return probe_places_max;
+            if (probe_places_.compare_exchange_weak(taken, taken | 1U << place, std::memory_order_relaxed)) return place;
+        }
+    }
+    void give_probe_place(unsigned place) {
+        if (place < probe_places_max) probe_places_.fetch_and(~(1U << place), std::memory_order_relaxed);
+    }
+
   private:
+    static constexpr unsigned probe_places_max = 15;  // two classes with three stuck probes each, twice over for a mount that came and went
+    std::atomic<uint32_t> probe_places_ = 0;
     mutable std::mutex mutex_;  // never held during a system call
     std::optional<std::string> store_id_;
 };

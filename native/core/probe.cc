@@ -4,6 +4,10 @@
 // What could be answered from a cache proves nothing: attributes are asked of the mount itself, and
 // each probe moves one page with O_DIRECT, also that of the metadata class, since ext4 and xfs answer
 // directory changes from memory while the device below them is stuck.
+//
+// Probes that change names do it in directories of their own, probe/0, probe/1 and so on: a stuck
+// create or rename holds the kernel's lock of its directory, and a probe that joins it there would
+// only wait for it.
 #include "probe.h"
 
 #include <fcntl.h>
@@ -12,10 +16,13 @@
 
 #include <cerrno>
 #include <cstring>
+#include <optional>
+#include <string>
 #include <utility>
 
 #include "block_steps.h"
 #include "header.h"
+#include "mount.h"
 #include "paths.h"
 
 namespace kvlane {
@@ -29,6 +36,9 @@ bool read_only(int result) { return result == -EROFS || result == -EACCES || res
 class ProbeWork final : public Steps {
   public:
     using Steps::Steps;
+    ~ProbeWork() override {
+        if (place_) op_.mount->give_probe_place(*place_);
+    }
 
     std::optional<Transfer> start(LaneContext& lane) override {
         Root* root = nullptr;
@@ -39,10 +49,12 @@ class ProbeWork final : public Steps {
         if (op_.lane_class == LaneClass::load) return open_block(lane, *root);
 
         Phase phase = Phase::open;
-        directory_ = open_directory(lane, op_, root->fd, probe_name, true, directory_mode(op_.file_mode), phase);
+        place_ = op_.mount->take_probe_place();
+        const std::string place = std::string(probe_name) + "/" + std::to_string(*place_);
+        directory_ = open_directory(lane, op_, root->fd, place, true, directory_mode(op_.file_mode), phase);
         if (directory_ < 0 && !(op_.lane_class == LaneClass::metadata && read_only(directory_))) {
             const int error = std::exchange(directory_, -1);
-            return fail(error, phase, "the directory probe/");
+            return fail(error, phase, "the directory " + place);
         }
         if (op_.lane_class == LaneClass::metadata) {
             if (directory_ >= 0 && !change_names(lane)) return std::nullopt;
@@ -257,6 +269,7 @@ class ProbeWork final : public Steps {
     }
 
     Step step_ = Step::read;
+    std::optional<unsigned> place_;
     int directory_ = -1;
     int file_ = -1;
     bool direct_ = false;
