@@ -9,25 +9,22 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import hashlib
-import mmap
-import os
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from crowd import thousand_stuck
+from data import MIB, NAMESPACE, key
 from kvlane import AsyncClient, BlocksResult, Options, Slot
 from stage import ROOT, Stage, open_stage
+from throughput import load_all, side_by_side, store_all
 
-MIB = 1 << 20
 TIMEOUT_MS = 250
-BATCH = 16
-NAMESPACE = "demo@1"
 HEALTHY, SICK = "disk", "lab"
+SLOTS = 128
+IDLE_S = 3
 OURS = 0xA5  # what the caller fills its own memory with while late bytes are under way
 
 
@@ -43,20 +40,6 @@ def progress(what: str, done: int, total: int) -> None:
     if sys.stdout.isatty():
         filled = 40 * done // total
         print(f"\r   {what:8} [{'█' * filled}{'·' * (40 - filled)}] {done}/{total}", end="\n" if done == total else "", flush=True)
-
-
-def block(number: int, size_bytes: int) -> bytes:
-    """Bytes of this block and of no other."""
-    seed = hashlib.sha256(number.to_bytes(8, "little")).digest()
-    return (seed * (size_bytes // len(seed) + 1))[:size_bytes]
-
-
-def key(number: int) -> str:
-    return hashlib.sha256(b"key" + number.to_bytes(8, "little")).hexdigest()
-
-
-def batches(count: int) -> list[range]:
-    return [range(first, min(first + BATCH, count)) for first in range(0, count, BATCH)]
 
 
 class Ticker:
@@ -79,67 +62,17 @@ class Ticker:
         return self.largest_ms
 
 
-async def store_all(kv: AsyncClient, mount: str, count: int, size: int) -> float:
-    """Seconds spent in store requests; filling the slots is not counted."""
-    spent = 0.0
-    for batch in batches(count):
-        with kv.leasing(len(batch), mount=mount, use="store") as slots:
-            for number, slot in zip(batch, slots, strict=True):
-                slot.view[:size] = block(number, size)
-            began = time.monotonic()
-            result = await kv.store(
-                [key(n) for n in batch], slots, mount=mount, namespace=NAMESPACE, bytes=size, timeout_ms=20_000
-            )
-            spent += time.monotonic() - began
-            result.check()
-        progress("stored", batch[-1] + 1, count)
-    return spent
+async def idle_cpu_percent(kv: AsyncClient) -> float:
+    """Of the sidecar, from its own getrusage before and after."""
 
+    async def cpu_ms() -> float:
+        process = (await kv.stats())["process"]
+        return float(process["cpu_user_ms"] + process["cpu_system_ms"])
 
-async def load_all(kv: AsyncClient, mount: str, count: int, size: int) -> float:
-    """Seconds spent in load requests, two in flight; every byte is compared, which is not counted."""
-    spent = 0.0
-    work = batches(count)
-    for first in range(0, len(work), 2):
-        pair = work[first : first + 2]
-        leases = [kv.lease(len(batch), mount=mount) for batch in pair]
-        began = time.monotonic()
-        results = await asyncio.gather(
-            *(
-                kv.load([key(n) for n in batch], slots, mount=mount, namespace=NAMESPACE, bytes=size, timeout_ms=20_000)
-                for batch, slots in zip(pair, leases, strict=True)
-            )
-        )
-        spent += time.monotonic() - began
-        for batch, slots, result in zip(pair, leases, results, strict=True):
-            result.check()
-            for number, slot in zip(batch, slots, strict=True):
-                if slot.view[:size] != block(number, size):
-                    raise SystemExit(f"block {number} came back with other bytes")
-                slot.release()
-        progress("loaded", pair[-1][-1] + 1, count)
-    return spent
-
-
-def raw_reads_gb_s(store: Path, count: int, size: int) -> float:
-    """The same files by plain O_DIRECT preadv, four threads with a buffer each: nothing hangs on this mount."""
-    here = threading.local()
-
-    def read(number: int) -> int:
-        if not hasattr(here, "buffer"):
-            here.buffer = mmap.mmap(-1, size + 4096)
-        name = key(number)
-        fd = os.open(store / "blocks" / NAMESPACE / name[:2] / f"{name}.kvb", os.O_RDONLY | os.O_DIRECT)
-        try:
-            return os.preadv(fd, [here.buffer], 0)
-        finally:
-            os.close(fd)
-
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(read, range(8)))  # threads and buffers are there before the clock runs
-        began = time.monotonic()
-        list(pool.map(read, range(count)))
-        return count * size / (time.monotonic() - began) / 1e9
+    await asyncio.sleep(1)  # what a start leaves to do
+    before = await cpu_ms()
+    await asyncio.sleep(IDLE_S)
+    return (await cpu_ms() - before) / (IDLE_S * 10)
 
 
 async def one_load(kv: AsyncClient, mount: str, number: int, size: int) -> tuple[BlocksResult, float, Slot]:
@@ -231,7 +164,7 @@ async def main() -> None:
             say(f"NOTE: {stage.warning}")
         options = Options(
             mounts={HEALTHY: healthy, SICK: stage.store},
-            create=True, slots=128, slot_bytes=size, engine=o.engine, command=stage.command,
+            create=True, slots=SLOTS, slot_bytes=size, engine=o.engine, command=stage.command,
         )
         began = time.monotonic()
         async with AsyncClient(options) as kv:
@@ -240,18 +173,25 @@ async def main() -> None:
             mount = kv.ready["mounts"][0]
             title(f"{o.blocks} blocks of {o.block_mib} MiB, through the Python client")
             say(f"   sidecar ready after {ready_ms:.0f} ms; store on {mount.get('fs_type')}, O_DIRECT {mount.get('direct')}, engine {o.engine}")
-            spent = await store_all(kv, HEALTHY, o.blocks, size)
+            idle = await idle_cpu_percent(kv)
+            say(f"   idle: {idle:.2f} % of one processor over {IDLE_S} s")
+            spent = await store_all(kv, HEALTHY, o.blocks, size, progress)
             say(f"   stored {total_gb:.2f} GB at {total_gb / spent:.2f} GB/s (16 blocks a request, one request at a time)")
-            spent = await load_all(kv, HEALTHY, o.blocks, size)
+            spent = await load_all(kv, HEALTHY, o.blocks, size, progress)
             say(f"   loaded {total_gb:.2f} GB at {total_gb / spent:.2f} GB/s (two requests in flight), every byte compared")
-            say(f"   the same files by plain preadv, 4 threads: {raw_reads_gb_s(Path(healthy), o.blocks, size):.2f} GB/s")
-            await store_all(kv, SICK, few, size)
+            ours, raw, ratio = await side_by_side(kv, HEALTHY, Path(healthy), o.blocks, size, SLOTS * size)
+            say(f"   side by side, 3 rounds each: kvlane {ours:.2f} GB/s, plain preadv by 4 threads {raw:.2f} GB/s, median ratio {ratio:.2f}")
+            await store_all(kv, SICK, few, size, lambda *_: None)
             await hang_and_resume(kv, stage, size)
             title("Leaving")
             stage.hang()
             await one_load(kv, SICK, 1, size)
             began = time.monotonic()
         say(f"   the mount hangs again with a load inside: the client is closed after {1000 * (time.monotonic() - began):.0f} ms")
+    if stage.real:
+        title("A thousand calls stuck, and the breaker held closed by its test flag")
+        for line in await thousand_stuck(o.engine):
+            say(f"   {line}")
     say(f"\nDone in {time.monotonic() - began_all:.0f} s.")
 
 
