@@ -1,0 +1,192 @@
+// engine_aio.cc — a lane that hands a small batch of transfers to the kernel and waits with a limit.
+//
+// Open, stat, rename, close and io_submit itself are ordinary calls of the lane, watched under the seat
+// of the operation they are made for: while one hangs, the thread and all its seats are lost. What was
+// submitted and does not come back keeps its seat, its pages and its memory, and nothing else; the lane
+// goes on with the rest. io_destroy is called only with nothing in flight: otherwise it would wait.
+#include <errno.h>
+#include <time.h>
+
+#include <deque>
+#include <memory>
+#include <utility>
+
+#include "aio.h"
+#include "engine.h"
+#include "lane_context.h"
+
+namespace kvlane {
+namespace {
+
+// How long one wait lasts at most. While seats are free something new may come that nobody wakes us
+// for; with none free only a completion matters, and now and then whether the lane must leave.
+constexpr uint64_t wait_with_free_seats_us = 20'000;
+constexpr uint64_t wait_when_stuck_us = 50'000;   // nothing came back for a while: fewer wake-ups
+constexpr uint64_t wait_when_full_us = 500'000;
+constexpr unsigned quiet_waits_max = 5;           // after so many of the first kind, the second
+
+struct Slot {
+    Slot(unsigned own_seat, FileSystem& file_system, WatchWord& word, const Clock& clock, RootCache& roots)
+        : seat(own_seat), context(file_system, word, clock, roots) {}
+    const unsigned seat;
+    LaneContext context;
+    std::shared_ptr<Operation> operation;
+    std::unique_ptr<BlockWork> work;
+    Transfer transfer;
+    iocb request = {};
+    uint64_t submitted_us = 0;
+    bool in_flight = false;
+};
+
+class AioEngine {
+  public:
+    AioEngine(Lane& lane, AioCalls& calls, aio_context_t context) : lane_(lane), calls_(calls), context_(context) {
+        for (unsigned seat = 0; seat < lane.seats(); seat++) slots_.emplace_back(seat, posix_file_system(), lane.word(seat), lane.clock(), roots_);
+    }
+
+    void run() {
+        for (;;) {
+            if (in_flight_ == 0) {
+                auto operation = lane_.take(0, Wait::yes);
+                if (!operation) break;
+                begin(0, std::move(operation));
+            }
+            top_up();
+            if (in_flight_ > 0) collect();
+        }
+        slots_.front().context.close_roots();
+        calls_.destroy(context_);
+    }
+
+  private:
+    void top_up() {
+        if (!lane_.work_waits() || lane_.leaving()) return;
+        for (unsigned seat = 0; seat < slots_.size(); seat++) {
+            if (slots_[seat].in_flight) continue;
+            auto operation = lane_.take(seat, Wait::no);
+            if (!operation) return;
+            begin(seat, std::move(operation));
+        }
+    }
+
+    void begin(unsigned seat, std::shared_ptr<Operation> operation) {
+        Slot& slot = slots_[seat];
+        slot.operation = std::move(operation);
+        advance(seat, [&] {
+            slot.work = lane_.make_work(slot.operation);
+            return slot.work->start(slot.context);
+        });
+    }
+
+    // One step of the operation's own machine, and whatever follows from it until a transfer is in
+    // the kernel or the operation is through.
+    template <typename Step>
+    void advance(unsigned seat, Step&& step) {
+        Slot& slot = slots_[seat];
+        try {
+            std::optional<Transfer> next = step();
+            while (next) {
+                slot.transfer = *next;
+                const int64_t refused = submit(slot);
+                if (refused == 0) return;
+                next = slot.work->resume(slot.context, refused == -call_refused ? refused : slot.context.transfer(*slot.operation, slot.transfer));
+            }
+        } catch (...) {  // std::bad_alloc; nothing else throws here
+            slot.operation->result.status = Status::io_error;
+            slot.operation->result.error = ENOMEM;
+        }
+        slot.work.reset();
+        slot.operation.reset();
+        lane_.finish(seat);
+    }
+
+    // 0: in the kernel. -call_refused: nobody waits for it any more. Else: it has to be done the ordinary way
+    // (a file that has no asynchronous fsync, a kernel short of memory).
+    int64_t submit(Slot& slot) {
+        if (!slot.context.still_wanted(*slot.operation)) return -call_refused;
+        const Transfer& transfer = slot.transfer;
+        slot.request = {};
+        slot.request.aio_data = slot.seat;
+        slot.request.aio_fildes = static_cast<uint32_t>(transfer.fd);
+        switch (transfer.what) {
+            case Transfer::What::read: slot.request.aio_lio_opcode = IOCB_CMD_PREADV; break;
+            case Transfer::What::write: slot.request.aio_lio_opcode = IOCB_CMD_PWRITEV; break;
+            case Transfer::What::fsync: slot.request.aio_lio_opcode = IOCB_CMD_FSYNC; break;
+        }
+        if (transfer.what != Transfer::What::fsync) {
+            slot.request.aio_buf = reinterpret_cast<uintptr_t>(slot.transfer.parts);
+            slot.request.aio_nbytes = static_cast<uint64_t>(transfer.part_count);
+            slot.request.aio_offset = transfer.offset;
+        }
+        WatchWord& word = slot.context.word();
+        slot.submitted_us = lane_.clock().now_us();
+        word.enter(transfer.phase(), Syscall::io_submit, slot.submitted_us);
+        const int submitted = calls_.submit(context_, slot.request);
+        word.leave();
+        if (submitted != 1) {
+            slot.operation->result.kernel_us += lane_.clock().now_us() - slot.submitted_us;
+            return submitted < 0 ? submitted : -EAGAIN;
+        }
+        word.enter(transfer.phase(), Syscall::io_getevents, slot.submitted_us);
+        slot.in_flight = true;
+        in_flight_++;
+        return 0;
+    }
+
+    uint64_t wait_us() const {
+        if (in_flight_ == slots_.size()) return wait_when_full_us;
+        return quiet_waits_ < quiet_waits_max ? wait_with_free_seats_us : wait_when_stuck_us;
+    }
+
+    void collect() {
+        io_event events[aio_seats];
+        const int got = calls_.wait(context_, events, aio_seats, wait_us());
+        if (got < 0) {  // not to be expected of a context of our own; what is in flight must still be waited for
+            const timespec pause{0, 20'000'000};
+            nanosleep(&pause, nullptr);
+        }
+        if (got <= 0) {
+            if (quiet_waits_ < quiet_waits_max) quiet_waits_++;
+            return;
+        }
+        quiet_waits_ = 0;
+        const uint64_t now_us = lane_.clock().now_us();
+        // All of them are back before any goes on: the next call of one may hang, and the others' time is over.
+        for (int i = 0; i < got; i++) {
+            Slot& slot = slots_[static_cast<size_t>(events[i].data)];
+            slot.in_flight = false;
+            in_flight_--;
+            slot.operation->result.kernel_us += now_us - slot.submitted_us;
+            slot.context.word().leave();
+        }
+        for (int i = 0; i < got; i++) {
+            const auto seat = static_cast<unsigned>(events[i].data);
+            Slot& slot = slots_[seat];
+            advance(seat, [&] { return slot.work->resume(slot.context, events[i].res); });
+        }
+    }
+
+    Lane& lane_;
+    AioCalls& calls_;
+    const aio_context_t context_;
+    RootCache roots_;
+    std::deque<Slot> slots_;  // a deque: slots do not move, the kernel knows their addresses
+    unsigned in_flight_ = 0;
+    unsigned quiet_waits_ = 0;
+};
+
+}  // namespace
+
+bool run_aio_engine(Lane& lane) {
+    AioCalls& calls = aio_calls();
+    aio_context_t context = 0;
+    const int made = calls.setup(lane.seats(), context);
+    if (made < 0) {
+        lane.fall_back(aio_refusal(-made));
+        return false;
+    }
+    AioEngine(lane, calls, context).run();
+    return true;
+}
+
+}  // namespace kvlane

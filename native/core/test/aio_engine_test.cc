@@ -1,0 +1,336 @@
+// aio_engine_test.cc — real lanes on real files: the same on both engines, and what only aio has.
+#include <errno.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <map>
+#include <set>
+
+#include "../aio.h"
+#include "../lane_pool.h"
+#include "../monitor.h"
+#include "../thread.h"
+#include "block_fixture.h"
+#include "test.h"
+
+using namespace kvlane;
+
+namespace {
+
+// A pool with everything around it. Never freed: lanes stay in it.
+struct Bench {
+    TestStore store;
+    MonotonicClock clock;
+    CompletionQueue completions{clock};
+    Supervisor supervisor{clock};
+    ExtraLanes extra_lanes;
+    std::shared_ptr<LanePool> pool;
+    std::map<uint64_t, std::pair<std::shared_ptr<Operation>, bool>> done;  // id → operation, late
+    std::string notice;
+
+    static Bench& make(EngineKind engine, unsigned lanes = 1) {
+        auto* bench = new Bench;
+        PoolWorld world{.clock = &bench->clock, .completions = &bench->completions, .supervisor = &bench->supervisor, .extra_lanes = &bench->extra_lanes,
+                        .make_work = make_block_work, .start_thread = start_detached_thread};
+        bench->pool = std::make_shared<LanePool>(world, PoolOptions{.number = 0, .lane_class = LaneClass::load, .lanes = lanes, .engine = engine});
+        return *bench;
+    }
+    std::shared_ptr<Operation> submit(std::shared_ptr<Operation> op) {
+        op->state.store(static_cast<uint8_t>(State::queued));  // the fixture makes running ones
+        pool->submit(op);
+        return op;
+    }
+    void listen() {
+        for (Event& event : completions.take().events) {
+            if (event.type == Event::Type::done) done[event.operation->id] = {event.operation, event.late};
+            if (event.type == Event::Type::notice) notice = event.text;
+        }
+    }
+    bool is_done(const std::shared_ptr<Operation>& op) {
+        listen();
+        return done.count(op->id) != 0;
+    }
+    bool late(const std::shared_ptr<Operation>& op) { return done.at(op->id).second; }
+    void finish() {
+        pool->close();
+        remove_tree(store.root);
+    }
+};
+
+// A kernel that keeps what it was given until the test lets it go. The transfer itself is made in
+// wait(), by the lane's thread: only there do its descriptors mean anything.
+class HeldAio final : public AioCalls {
+  public:
+    int setup(unsigned, aio_context_t& context) override {
+        if (refuse_setup.load() != 0) return -refuse_setup.load();
+        context = 1;
+        return 0;
+    }
+    int submit(aio_context_t, iocb& request) override {
+        std::lock_guard<Monitor> hold(monitor_);
+        if (refuse_submit.load() != 0) return -refuse_submit.load();
+        held_.push_back(&request);
+        return 1;
+    }
+    int wait(aio_context_t, io_event* events, unsigned count, uint64_t timeout_us) override {
+        std::unique_lock<Monitor> hold(monitor_);
+        timeouts.insert(timeout_us);
+        waits_++;
+        const uint64_t until_us = clock_.now_us() + timeout_us;
+        for (;;) {
+            unsigned got = 0;
+            for (size_t i = 0; i < held_.size() && got < count;) {
+                if (!allowed(i)) {
+                    i++;
+                    continue;
+                }
+                iocb& request = *held_[i];
+                events[got++] = {request.aio_data, reinterpret_cast<uintptr_t>(&request), perform(request), 0};
+                held_.erase(held_.begin() + static_cast<ptrdiff_t>(i));
+            }
+            if (got > 0 || clock_.now_us() >= until_us) return static_cast<int>(got);
+            monitor_.wait_until(until_us);
+        }
+    }
+    int destroy(aio_context_t) override {
+        std::lock_guard<Monitor> hold(monitor_);
+        destroyed_with_ = static_cast<int>(held_.size());
+        return 0;
+    }
+
+    // The first `keep` of what is held stay; all others, also later ones, go through.
+    void keep_only_first(size_t keep) { set([&] { kept_.assign(held_.begin(), held_.begin() + static_cast<ptrdiff_t>(keep)), open_ = true; }); }
+    void release_all() { set([&] { kept_.clear(), open_ = true; }); }
+    size_t held() {
+        std::lock_guard<Monitor> hold(monitor_);
+        return held_.size();
+    }
+    int destroyed_with() {
+        std::lock_guard<Monitor> hold(monitor_);
+        return destroyed_with_;
+    }
+    unsigned waits() {
+        std::lock_guard<Monitor> hold(monitor_);
+        return waits_;
+    }
+    std::atomic<int> refuse_setup{0};
+    std::atomic<int> refuse_submit{0};
+    std::set<uint64_t> timeouts;
+
+  private:
+    template <typename Change>
+    void set(Change&& change) {
+        std::lock_guard<Monitor> hold(monitor_);
+        change();
+        monitor_.wake_all();
+    }
+    bool allowed(size_t i) const { return open_ && std::find(kept_.begin(), kept_.end(), held_[i]) == kept_.end(); }
+    static int64_t perform(const iocb& request) {
+        const auto* parts = reinterpret_cast<const iovec*>(request.aio_buf);
+        const int fd = static_cast<int>(request.aio_fildes);
+        const int count = static_cast<int>(request.aio_nbytes);
+        switch (request.aio_lio_opcode) {
+            case IOCB_CMD_PREADV: return posix_file_system().preadv(fd, parts, count, request.aio_offset);
+            case IOCB_CMD_PWRITEV: return posix_file_system().pwritev(fd, parts, count, request.aio_offset);
+            default: return posix_file_system().fsync(fd);
+        }
+    }
+
+    MonotonicClock clock_;
+    Monitor monitor_;
+    std::vector<iocb*> held_;
+    std::vector<iocb*> kept_;
+    bool open_ = false;
+    int destroyed_with_ = -1;
+    unsigned waits_ = 0;
+};
+
+HeldAio& hold_aio() {
+    auto* held = new HeldAio;  // leaked like the lanes that use it
+    set_aio_calls_for_testing(held);
+    return *held;
+}
+
+const EngineKind engines[] = {EngineKind::threads, EngineKind::aio};
+
+}  // namespace
+
+TEST("blocks of awkward lengths go in and come back whole on every engine, many at a time") {
+    set_aio_calls_for_testing(nullptr);
+    for (const EngineKind engine : engines) {
+        Bench& bench = Bench::make(engine, 2);
+        const uint64_t lengths[] = {1, 4095, 4096, 4097, 100'000, uint64_t{1} << 20, (uint64_t{1} << 20) + 1};
+        std::vector<std::unique_ptr<Memory>> stored;
+        std::vector<std::unique_ptr<Memory>> loaded;
+        std::vector<std::shared_ptr<Operation>> operations;
+        for (int i = 0; i < 42; i++) {
+            const uint64_t bytes = lengths[i % 7];
+            stored.push_back(std::make_unique<Memory>(bytes));
+            loaded.push_back(std::make_unique<Memory>(bytes));
+            stored.back()->fill_pattern(static_cast<uint64_t>(i));
+            loaded.back()->mark_rest(0xdd);
+            const auto op = bench.store.store("aa" + std::to_string(100 + i), *stored.back());
+            op->durable = i % 20 == 0;
+            operations.push_back(bench.submit(op));
+        }
+        for (const auto& op : operations) {
+            CHECK_EVENTUALLY(bench.is_done(op));
+            CHECK(op->result.status == Status::ok && op->result.uncached);
+        }
+        operations.clear();
+        for (size_t i = 0; i < stored.size(); i++) operations.push_back(bench.submit(bench.store.load("aa" + std::to_string(100 + i), *loaded[i])));
+        for (size_t i = 0; i < stored.size(); i++) {
+            CHECK_EVENTUALLY(bench.is_done(operations[i]));
+            CHECK(operations[i]->result.status == Status::ok && operations[i]->result.uncached);
+            CHECK(loaded[i]->equals(*stored[i]) && loaded[i]->untouched(0xdd));
+        }
+        CHECK(bench.pool->engine() == engine);
+        CHECK(bench.store.leftovers().empty());
+        bench.finish();
+    }
+}
+
+TEST("damage, absence, other lengths, look-ups, removes and probes answer the same on every engine") {
+    set_aio_calls_for_testing(nullptr);
+    for (const EngineKind engine : engines) {
+        Bench& bench = Bench::make(engine);
+        TestStore& store = bench.store;
+        Memory memory(10'000);
+        memory.fill_pattern(1);
+        const auto outcome = [&](std::shared_ptr<Operation> op) {
+            bench.submit(op);
+            CHECK_EVENTUALLY(bench.is_done(op));
+            return op->result.status;
+        };
+        CHECK(outcome(store.load("aa01", memory)) == Status::not_found);
+        CHECK(outcome(store.store("aa01", memory)) == Status::ok);
+        Memory shorter(5'000);
+        const auto other_length = store.load("aa01", shorter);
+        CHECK(outcome(other_length) == Status::length_mismatch && other_length->result.stored_bytes == 10'000);
+        std::string file = TestStore::contents(store.path("aa01"));
+        file[9'000] = static_cast<char>(file[9'000] ^ 1);
+        TestStore::write_file(store.path("aa01"), file);
+        const auto damaged = store.load("aa01", memory);
+        CHECK(outcome(damaged) == Status::corrupt && damaged->result.aside_inode != 0);
+        CHECK(outcome(store.aside("aa01", damaged->result.aside_inode)) == Status::ok);
+        const auto lookup = store.lookup({"aa01", "aa02"});
+        CHECK(outcome(lookup) == Status::ok && lookup->found[0].load() == 1 && lookup->found[1].load() == 1);
+        CHECK(outcome(store.store("aa01", memory)) == Status::ok);
+        CHECK(outcome(store.remove("aa01")) == Status::ok);
+        for (const LaneClass lane_class : {LaneClass::load, LaneClass::store, LaneClass::metadata}) {
+            CHECK(outcome(store.operation(Kind::probe, lane_class)) == Status::ok);
+        }
+        store.mount->set_store_id("00000000000000000000000000000000");
+        CHECK(outcome(store.load("aa01", memory)) == Status::wrong_store);
+        bench.finish();
+    }
+}
+
+TEST("one aio lane has a batch in the kernel, and one that does not come back keeps its seat only") {
+    set_aio_calls_for_testing(nullptr);
+    HeldAio& aio = hold_aio();
+    aio.release_all();
+    Bench& bench = Bench::make(EngineKind::aio);
+    std::vector<std::unique_ptr<Memory>> memories;
+    for (int i = 0; i < 10; i++) {
+        memories.push_back(std::make_unique<Memory>(10'000));
+        memories.back()->fill_pattern(static_cast<uint64_t>(i));
+        const auto op = bench.submit(bench.store.store("aa" + std::to_string(10 + i), *memories.back()));
+        CHECK_EVENTUALLY(bench.is_done(op));
+    }
+    HeldAio& held = hold_aio();
+    Bench& loads = Bench::make(EngineKind::aio);
+    loads.store.mount = bench.store.mount;
+    std::vector<std::shared_ptr<Operation>> operations;
+    for (int i = 0; i < 10; i++) {
+        memories[static_cast<size_t>(i)]->fill(0);
+        operations.push_back(loads.submit(loads.store.load("aa" + std::to_string(10 + i), *memories[static_cast<size_t>(i)])));
+    }
+    CHECK_EVENTUALLY(held.held() == aio_seats);
+    CHECK_EQUAL(loads.pool->state().queued, 2U);
+    const Abandoned abandoned = loads.pool->abandon(*operations[0]);
+    CHECK(abandoned.state == State::running && abandoned.phase == Phase::read);
+    std::vector<CallReport> calls;
+    loads.pool->stuck_calls(calls);
+    CHECK(calls.size() == 1 && calls[0].call == Syscall::io_getevents);
+
+    held.keep_only_first(1);
+    for (size_t i = 1; i < operations.size(); i++) {
+        CHECK_EVENTUALLY(loads.is_done(operations[i]));
+        CHECK(operations[i]->result.status == Status::ok && !loads.late(operations[i]));
+    }
+    CHECK(!loads.is_done(operations[0]));
+    CHECK_EQUAL(loads.pool->state().stuck, 0U);
+
+    held.release_all();
+    CHECK_EVENTUALLY(loads.is_done(operations[0]));
+    CHECK(loads.late(operations[0]));
+    loads.pool->close();
+    CHECK_EVENTUALLY(held.destroyed_with() >= 0);
+    CHECK_EQUAL(held.destroyed_with(), 0);
+    remove_tree(loads.store.root);
+    bench.finish();
+}
+
+TEST("a store given up while the kernel has its write never appears, and leaves nothing behind") {
+    HeldAio& aio = hold_aio();
+    Bench& bench = Bench::make(EngineKind::aio);
+    Memory memory(10'000);
+    memory.fill_pattern(1);
+    const auto op = bench.submit(bench.store.store("aa01", memory));
+    CHECK_EVENTUALLY(aio.held() == 1);
+    CHECK(bench.pool->abandon(*op).state == State::running);
+    aio.release_all();
+    CHECK_EVENTUALLY(bench.is_done(op));
+    CHECK(bench.late(op) && op->result.status == Status::expired);
+    CHECK(!std::filesystem::exists(bench.store.path("aa01")));
+    CHECK(bench.store.leftovers().empty());
+    bench.finish();
+}
+
+TEST("a lane whose operations are all stuck waits long, and does not leave while the kernel has them") {
+    HeldAio& aio = hold_aio();
+    Bench& bench = Bench::make(EngineKind::aio);
+    Memory memory(4096);
+    std::vector<std::shared_ptr<Operation>> operations;
+    for (unsigned i = 0; i < aio_seats; i++) operations.push_back(bench.submit(bench.store.store("aa" + std::to_string(10 + i), memory)));
+    CHECK_EVENTUALLY(aio.held() == aio_seats);
+    for (const auto& op : operations) bench.pool->abandon(*op);
+    CHECK_EQUAL(bench.pool->state().stuck, 1U);
+    CHECK(aio.waits() <= 2 * aio_seats);  // one for each that came, and the one that lasts
+    bench.pool->close();
+    CHECK(aio.destroyed_with() == -1);
+    aio.release_all();
+    CHECK_EVENTUALLY(aio.destroyed_with() == 0);
+    for (const auto& op : operations) CHECK_EVENTUALLY(bench.is_done(op));
+    CHECK(aio.timeouts.count(500'000) == 1 && *aio.timeouts.begin() >= 20'000);
+    bench.finish();
+}
+
+TEST("without an aio context the pool says so, names the limit, and goes on with threads") {
+    HeldAio& aio = hold_aio();
+    aio.refuse_setup = EAGAIN;
+    Bench& bench = Bench::make(EngineKind::aio);
+    Memory memory(4096);
+    const auto op = bench.submit(bench.store.store("aa01", memory));
+    CHECK_EVENTUALLY(bench.is_done(op));
+    CHECK(op->result.status == Status::ok);
+    CHECK(bench.pool->engine() == EngineKind::threads);
+    CHECK(bench.notice.find("fs.aio-max-nr") != std::string::npos && bench.notice.find("fs.aio-nr") != std::string::npos);
+    bench.finish();
+}
+
+TEST("what the kernel does not take asynchronously is done the ordinary way") {
+    HeldAio& aio = hold_aio();
+    aio.refuse_submit = EINVAL;
+    Bench& bench = Bench::make(EngineKind::aio);
+    Memory memory(4096);
+    const auto op = bench.store.store("aa01", memory);
+    op->durable = true;
+    bench.submit(op);
+    CHECK_EVENTUALLY(bench.is_done(op));
+    CHECK(op->result.status == Status::ok);
+    CHECK(std::filesystem::exists(bench.store.path("aa01")));
+    bench.finish();
+    set_aio_calls_for_testing(nullptr);
+}
