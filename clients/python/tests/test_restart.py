@@ -158,6 +158,39 @@ def test_a_mute_sidecar_is_replaced_and_an_idle_one_is_left_alone(fake: FakeSide
     eventually(lambda: kv.state == "up")
 
 
+def test_silence_is_noticed_too_while_only_a_slot_is_waited_for(fake: FakeSidecar, connect: Connect) -> None:
+    kv = connect(heartbeat_ms=20, mute_ms=100, **QUICK)
+    task = kv.load(["a/00"], kv.lease(1))
+    fake.fail(fake.expect("load"), "DEADLINE_EXCEEDED", slot="quarantined")
+    kv.wait(task)
+    fake.signal(signal.SIGSTOP)
+    eventually(lambda: kv.life == 2 and kv.state == "up")
+
+
+def test_a_dying_process_is_seen_before_it_is_mute(fake: FakeSidecar, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with native AIO in flight: the killed process closes nothing, and only /proc says that it is past return."""
+    kv = unreapable(fake, heartbeat_ms=20, mute_ms=60_000)
+    fake.signal(signal.SIGSTOP)
+    monkeypatch.setattr(Unreapable, "is_dying", lambda process: process.pid == Unreapable.made[0].pid)
+    task = kv.lookup(["a/00"], timeout_ms=60_000)
+    assert kv.wait(task).code == SIDECAR_GONE
+    assert any("the kernel has not let go of it" in note for note in kv.notes())
+    for process in Unreapable.made:
+        process.held = False
+    kv.close()
+
+
+def test_a_process_that_lives_is_not_dying_and_one_that_is_gone_is() -> None:
+    with FakeSidecar() as fake, Client(fake.options(backoff_first_ms=60_000)) as kv:
+        assert kv._core.life is not None
+        process = kv._core.life.process
+        assert not process.is_dying()
+        fake.signal(signal.SIGSTOP)
+        assert not process.is_dying()
+        fake.signal(signal.SIGKILL)
+        eventually(process.is_dying)
+
+
 def test_pings_keep_a_slow_but_living_sidecar_alive(fake: FakeSidecar, connect: Connect) -> None:
     kv = connect(heartbeat_ms=20, mute_ms=200)
     task = kv.lookup(["a/00"], timeout_ms=60_000)

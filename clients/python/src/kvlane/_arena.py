@@ -90,6 +90,7 @@ class Arena:
         self.slot_bytes = slot_bytes
         self.bytes = slots * slot_bytes
         self.abandoned = False
+        self.quarantined_count = 0
         self.ledger = ledger
         self._free = deque(range(slots))  # taken from the left, returned on the right: reuse as late as possible
         self._held: dict[int, Slot] = {}  # leased, in flight or quarantined
@@ -133,6 +134,7 @@ class Arena:
         """Our clock ran out first: the lease is over, and the slot waits for the sidecar's word."""
         if slot._state == "in flight":
             slot._state = "quarantined"
+            self.quarantined_count += 1
 
     def answered(self, slot: Slot, quarantined: bool) -> None:
         """The sidecar's word on a slot of an answered request."""
@@ -140,6 +142,7 @@ class Arena:
         if self.abandoned:
             return
         if quarantined:
+            self.quarantined_count += slot._state != "quarantined"
             slot._state = "quarantined"
         elif slot._state == "quarantined" or slot._give_back:
             self.free(slot)
@@ -155,6 +158,7 @@ class Arena:
         return True
 
     def free(self, slot: Slot) -> None:
+        self.quarantined_count -= slot._state == "quarantined"
         slot._state = "free"
         if self.abandoned:
             self._kept_by_caller.discard(slot)

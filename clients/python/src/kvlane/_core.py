@@ -155,7 +155,7 @@ class Core:
             self.counters.sent += 1
             for slot in task.slots:
                 life.arena.send(slot, number)
-            if not life.unanswered:
+            if not life.expects_something():
                 life.heard_us = max(life.heard_us, now_us())  # silence counts from here
             life.unanswered[number] = task
             last_word_us = task.deadline_us + GRACE_US
@@ -343,19 +343,28 @@ class Core:
         """The earliest time at which something of a life that is up is due."""
         due = self.timers[0][0] if self.timers else 1 << 62
         life = self.life
-        if life is not None and life.ready is not None and life.unanswered:
-            patience_ms = self.options.heartbeat_ms if life.ping is None else self.options.mute_ms
-            due = min(due, life.heard_us + patience_ms * 1000)
+        if life is not None and life.ready is not None and life.expects_something():
+            heartbeat_us = self.options.heartbeat_ms * 1000
+            look_us = max(life.heard_us, life.looked_us) + heartbeat_us
+            due = min(due, look_us, life.heard_us + self.options.mute_ms * 1000)
         return due
 
     def heartbeat(self, life: Life, at_us: int) -> None:
-        """Pings only while something is outstanding: an idle sidecar sleeps."""
-        if not life.unanswered or life.ready is None or life.broken is not None:
+        """Pings only while something is outstanding, an answer or a quarantined slot: an idle sidecar sleeps."""
+        if not life.expects_something() or life.ready is None or life.broken is not None:
             return
         silent_us = at_us - life.heard_us
+        if silent_us < self.options.heartbeat_ms * 1000:
+            return
         if silent_us >= self.options.mute_ms * 1000:
             life.broken = f"mute for {silent_us // 1000} ms with {len(life.unanswered)} requests unanswered"
-        elif life.ping is None and silent_us >= self.options.heartbeat_ms * 1000:
+            return
+        if at_us - life.looked_us < self.options.heartbeat_ms * 1000:
+            return
+        life.looked_us = at_us
+        if life.process.is_dying():
+            life.broken = "it was killed, and the kernel has not let go of it"
+        elif life.ping is None:
             if life.outbox.push(f'{{"id":{self._next_id},"op":"ping"}}\n'.encode()):
                 life.ping = self._next_id
                 self._next_id += 1

@@ -59,6 +59,7 @@ class Life:
         self.unanswered: dict[int, Task[Any]] = {}
         self.ping: int | None = None  # a heartbeat on its way
         self.heard_us = self.born_us
+        self.looked_us = 0  # when silence last made us look at the process itself
         self.up_us = 0
         self.eof_us: int | None = None
         self.broken: str | None = None  # why it must end; set by any thread, acted on by the IO thread
@@ -94,6 +95,9 @@ class Life:
         self.devices.update({name: f"device {device}" for name, device in names.items() if device is not None})
         self.ready = ready
         self.up_us = self.heard_us = at_us
+
+    def expects_something(self) -> bool:
+        return bool(self.unanswered) or self.arena.quarantined_count > 0
 
     def _check_arena(self, ready: Mapping[str, Any]) -> None:
         arena = ready.get("arena")

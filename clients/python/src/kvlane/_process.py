@@ -15,6 +15,9 @@ from collections.abc import Mapping, Sequence
 
 from .errors import StartFailed
 
+PF_EXITING = 0x4
+"""In the flags of /proc/PID/stat: do_exit() has begun."""
+
 
 class SidecarProcess:
     """Pipes are non-blocking on our side and closed at most once; every method returns at once."""
@@ -70,6 +73,21 @@ class SidecarProcess:
                 signal.pidfd_send_signal(self.pidfd, number)
             else:
                 os.kill(self.pid, number)
+
+    def is_dying(self) -> bool:
+        """Whether it is past all return though it cannot be reaped and its pipes are open.
+
+        So it is with native AIO in flight: a killed process waits for it (exit_aio) before it closes anything, and
+        neither EOF nor the pidfd tells. /proc/PID/stat answers without touching the process's memory or its locks.
+        """
+        if self.status is not None:
+            return True
+        try:
+            with open(f"/proc/{self.pid}/stat", "rb") as stat:
+                fields = stat.read().rpartition(b")")[2].split()
+            return fields[0] in (b"Z", b"X") or bool(int(fields[6]) & PF_EXITING)
+        except (OSError, IndexError, ValueError):
+            return False  # no /proc, or none of ours to see: silence will decide
 
     def kill(self) -> None:
         self.killed = True
