@@ -27,6 +27,14 @@ function takeEverything(rig: Rig): number[] {
   return mine;
 }
 
+/** Lanes that have loaded before go straight to their block; a new one may get stuck on the way to it. */
+async function warmUp(rig: Rig): Promise<void> {
+  const slots = rig.lease(KEYS.length);
+  const { answer } = await rig.load(KEYS, slots, LONG_MS);
+  expect(answer).toMatchObject({ ok: true });
+  rig.client.arena.release(slots);
+}
+
 onEachEngine('late completion', (engine) => {
   const options = { engine, slotBytes: BYTES, slots: 32, breakerHeldClosed: true } as const;
 
@@ -38,26 +46,26 @@ onEachEngine('late completion', (engine) => {
       it(`a load answered at ${end} fills no slot leased since (${place})`, () =>
         withRig(there, async (rig) => {
           await rig.fill(KEYS);
+          await warmUp(rig);
           await rig.lab.hang('read', place === 'mnt' ? { match: '/blocks/*' } : {});
           const slots = rig.lease(KEYS.length);
           const pending = rig.client.request('load', { id: 'held', keys: [...KEYS], slots, bytes: BYTES, timeout_ms: end === 'a cancel' ? LONG_MS : TIMEOUT_MS });
-          await rig.lab.waitStuck('read', place === 'mnt' ? KEYS.length : 1); // a disk may be asked for neighbours in one go
+          await rig.lab.waitStuck('read');
           if (end === 'a cancel') expect(await rig.client.request('cancel', { task: 'held' })).toMatchObject({ ok: true, state: 'cancelled' });
           const failures = failuresOf(await pending);
           expect([...failures.values()].every((entry) => entry.code === (end === 'a cancel' ? 'CANCELLED' : 'DEADLINE_EXCEEDED'))).toBe(true);
           rig.client.arena.release(slots);
           const kept = slots.map((slot, block) => ({ slot, block })).filter(({ block }) => failures.get(block)?.slot === 'quarantined');
-          const reading = kept.filter(({ block }) => failures.get(block)?.phase === 'read');
           for (const { slot } of kept) rig.client.writeSlot(slot, RULE_BROKEN);
 
           const mine = takeEverything(rig);
           await rig.heal();
           const changed = mine.filter((slot) => !rig.client.readSlot(slot, BYTES).equals(MARK));
           expect(changed, 'slots that were leased again').toEqual([]);
-          expect(reading.length, JSON.stringify([...failures.values()])).toBeGreaterThan(0);
           expect(mine.length).toBe(32 * 2 - kept.length);
-          for (const { slot, block } of reading) expect(rig.client.readSlot(slot, BYTES).equals(patternOf(KEYS[block]!, BYTES)), 'late bytes really came').toBe(true);
-          measured(`${engine}, ${place}, ${end}: ${reading.length} late loads, 0 of ${mine.length} leased slots changed`);
+          const late = kept.filter(({ slot, block }) => rig.client.readSlot(slot, BYTES).equals(patternOf(KEYS[block]!, BYTES)));
+          expect(late.length, 'late bytes really came').toBeGreaterThan(0);
+          measured(`${engine}, ${place}, ${end}: ${late.length} late loads, 0 of ${mine.length} leased slots changed`);
           rig.client.arena.release(mine);
           for (const key of KEYS) expect(await rig.loads(key)).toBe(true);
         }));

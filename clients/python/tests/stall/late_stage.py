@@ -27,8 +27,11 @@ WHOLE_PAGES = BLOCK_BYTES // PAGE_BYTES * PAGE_BYTES
 TIMEOUT_MS = 300
 CALM_MS = 10_000
 """For requests on a healthy mount, on a noisy machine."""
-MUTE_MS = 20_000
-"""A sidecar that a test has stopped is not to be replaced meanwhile."""
+PATIENT_MS = 20_000
+"""mute_ms where a test stops the sidecar: it is not to be replaced meanwhile."""
+IMPATIENT_MS = 1_000
+"""mute_ms where a test kills it. With native AIO in flight the kernel may keep its pipes open (exit_aio comes before the
+descriptors are closed): then silence alone says that it is dead."""
 NAMESPACE = "late"
 MARK = b"\xa5"
 RULE_BROKEN = b"\x5a"
@@ -121,7 +124,8 @@ class Stage:
         self.lab.hang("read", match="" if self.is_disk else "/blocks/*")
 
     def start_load(self, slots: list[Slot], timeout_ms: float = TIMEOUT_MS) -> Task[BlocksResult]:
-        """Of all blocks; returns when the kernel has begun at least one of them."""
+        """Of all blocks; returns when the kernel has begun at least one of them. Lanes that are there from the loads before
+        go to their block at once, new ones may get stuck on the way to it: then no bytes of that block come late."""
         task = self.kv.load(self.keys, slots, namespace=NAMESPACE, bytes=BLOCK_BYTES, timeout_ms=timeout_ms)
         self.lab.wait_stuck("read")
         return task
@@ -142,7 +146,7 @@ def in_kernel(result: BlocksResult) -> list[int]:
 
 
 @contextmanager
-def staged(engine: Any, place: str, **options: Any) -> Iterator[Stage]:
+def staged(engine: Any, place: str, *, mute_ms: int) -> Iterator[Stage]:
     is_disk = place == "ext4"
     with stall.lab(loop=is_disk) as lab:
         root = lab.blk if is_disk else lab.mnt
@@ -153,13 +157,13 @@ def staged(engine: Any, place: str, **options: Any) -> Iterator[Stage]:
             slots=SLOTS,
             engine=engine,
             stall_ms=200,
-            mute_ms=MUTE_MS,
-            **options,
+            mute_ms=mute_ms,
         )
         with Client(asked) as kv:
             assert kv.ready is not None and kv.ready["engine"] == engine, f"asked for {engine}: {kv.sidecar_log()}"
             stage = Stage(lab, kv, is_disk=is_disk)
             stage.fill()
+            assert stage.loads_every_block()
             try:
                 yield stage
             finally:

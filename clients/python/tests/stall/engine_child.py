@@ -1,0 +1,112 @@
+"""A little engine: a client with loads or stores that the kernel holds, and one way to end. Run by test_leaving_stuck.py.
+
+    engine_child.py JSON       {"root", "engine", "client": "sync" | "asyncio", "close": bool, "end": …, "stuck": …, "count"}
+
+It says one JSON line at each step and waits for a line on stdin before the next: the test hangs the mount in between. Any
+sidecar signal ("SIGKILL", "SIGSTOP") is sent when everything is stuck.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+from typing import Any
+
+from kvlane import AsyncClient, Client, Options
+
+ASKED: dict[str, Any] = json.loads(sys.argv[1])
+COUNT: int = ASKED["count"]
+SLOT_BYTES = 4096
+LONG_MS = 60_000  # it is never a deadline that ends something here
+CALM_MS = 10_000
+KEYS = [f"{block:04x}" for block in range(COUNT)]
+OPTIONS = Options(
+    mounts={"kv0": ASKED["root"]},
+    create=True,
+    engine=ASKED["engine"],
+    slot_bytes=SLOT_BYTES,
+    slots=2 * COUNT,
+    stall_ms=50,
+    lanes=16,
+    stuck_max=2 * COUNT,
+    extra_arguments=["--test-hold-breaker-closed"],
+)
+
+
+def say(step: str, **facts: Any) -> None:
+    print(json.dumps({"step": step, "at_ns": time.monotonic_ns(), **facts}), flush=True)
+
+
+def heard(step: str, **facts: Any) -> None:
+    """Says it and waits until the test has done its part."""
+    say(step, **facts)
+    if not sys.stdin.readline():
+        os._exit(3)  # the test is gone
+
+
+def signal_sidecar(pid: int | None) -> None:
+    assert pid is not None
+    if ASKED["signal"]:
+        os.kill(pid, getattr(signal, ASKED["signal"]))
+
+
+def end() -> None:
+    say("ending")
+    if ASKED["end"] == "sys.exit":
+        sys.exit(7)
+    if ASKED["end"] == "exception":
+        raise RuntimeError("nobody handles this")
+
+
+def use() -> None:
+    kv = Client(OPTIONS)
+    kv.wait_ready()
+    with contextlib.ExitStack() as until_the_end:
+        if ASKED["close"]:
+            until_the_end.callback(kv.close)
+        load = ASKED["op"] == "load"
+        slots = kv.lease(COUNT, use="load" if load else "store")
+        if load:
+            assert kv.wait(kv.store(KEYS, slots, namespace="leave", timeout_ms=CALM_MS)).ok
+        heard("filled", pid=kv.pid)
+        tasks = [
+            (kv.load if load else kv.store)([key], [slot], namespace="leave", timeout_ms=LONG_MS)
+            for key, slot in zip(KEYS, slots, strict=True)
+        ]
+        heard("asked")
+        assert not any(task.done for task in tasks), [task.result for task in tasks if task.done][:1]
+        signal_sidecar(kv.pid)
+        end()
+
+
+async def use_asyncio() -> None:
+    kv = AsyncClient(OPTIONS)
+    await kv.wait_ready()
+    async with contextlib.AsyncExitStack() as until_the_end:
+        if ASKED["close"]:
+            until_the_end.push_async_callback(kv.close)
+        load = ASKED["op"] == "load"
+        slots = kv.lease(COUNT, use="load" if load else "store")
+        if load:
+            assert (await kv.store(KEYS, slots, namespace="leave", timeout_ms=CALM_MS)).ok
+        heard("filled", pid=kv.pid)
+        tasks = [
+            asyncio.ensure_future((kv.load if load else kv.store)([key], [slot], namespace="leave", timeout_ms=LONG_MS))
+            for key, slot in zip(KEYS, slots, strict=True)
+        ]
+        await asyncio.sleep(0)  # each sends its request
+        heard("asked")
+        assert not any(task.done() for task in tasks)
+        signal_sidecar(kv.pid)
+        end()
+
+
+if ASKED["client"] == "sync":
+    use()
+else:
+    asyncio.run(use_asyncio())
