@@ -104,6 +104,7 @@ export type NativeEvent =
       uncached: boolean;
       kept: boolean;
       storedBytes: number;
+      /** The damaged file to set aside, for `aside` as it is: inode@nanoseconds of its last change. Empty: leave it alone. */
       inode: string;
       text: string;
       late: boolean;

@@ -56,6 +56,13 @@ void read_memory(Napi::Env env, Core& core, const Fields& fields, Operation& ope
     operation.memory = region.memory + offset;
 }
 
+// "inode@modified_ns", as to_js.cc wrote it.
+void read_file_identity(const std::string& word, Operation& operation) {
+    char* end = nullptr;
+    operation.inode = strtoull(word.c_str(), &end, 10);
+    if (*end == '@') operation.modified_ns = strtoull(end + 1, nullptr, 10);
+}
+
 void read_names(Napi::Env env, const Fields& fields, Operation& operation) {
     const Napi::Value value = fields.get("names");
     if (!value.IsArray()) throw misuse(env, "submit: names must be an array of strings");
@@ -141,7 +148,7 @@ std::shared_ptr<Operation> operation_from_js(Core& core, Napi::Value value, Lane
         case Kind::aside:
             operation->name_space = fields.name("namespace");
             operation->hex = fields.name("hex");
-            operation->inode = strtoull(fields.text("inode").c_str(), nullptr, 10);
+            read_file_identity(fields.text("inode"), *operation);
             break;
         case Kind::identify: operation->create = fields.truth("create"); break;
         case Kind::name_space:

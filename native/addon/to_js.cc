@@ -26,8 +26,8 @@ Napi::Object done_to_js(Napi::Env env, const Operation& operation, bool late) {
     object.Set("uncached", result.uncached);
     object.Set("kept", result.kept);
     object.Set("storedBytes", number(env, result.stored_bytes));
-    // A string: inode numbers use all 64 bits on some file systems. Empty: nothing to set aside.
-    object.Set("inode", result.aside_inode == 0 ? std::string() : std::to_string(result.aside_inode));
+    // A string: inode numbers use all 64 bits on some file systems. Empty: nothing to set aside. from_js.cc reads it.
+    object.Set("inode", result.aside_inode == 0 ? std::string() : std::to_string(result.aside_inode) + "@" + std::to_string(result.aside_modified_ns));
     object.Set("text", result.text);
     object.Set("late", late);
     if (operation.kind == Kind::lookup) {

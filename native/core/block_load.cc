@@ -51,6 +51,7 @@ class LoadWork final : public Steps {
             if (!go_buffered(lane)) return leave(lane, fail(-EINVAL, Phase::open, "O_DIRECT cannot be switched off"));
         }
         inode_ = found.inode;
+        modified_ns_ = found.modified_ns;
         size_ = found.size;
         // A file of another size is no block of this length: its header alone says what it is.
         wanted_ = size_ == file_bytes(op_.bytes) ? size_ : header_bytes;
@@ -115,6 +116,7 @@ class LoadWork final : public Steps {
 
     std::nullopt_t damaged(Phase at, const char* how) {
         op_.result.aside_inode = inode_;
+        op_.result.aside_modified_ns = modified_ns_;
         return end(Status::corrupt, 0, at, how);
     }
 
@@ -145,6 +147,7 @@ class LoadWork final : public Steps {
     int fd_ = -1;
     bool direct_ = false;
     uint64_t inode_ = 0;
+    uint64_t modified_ns_ = 0;
     uint64_t size_ = 0;
     uint64_t wanted_ = 0;  // bytes to read
     uint64_t got_ = 0;     // whole pages, until the end

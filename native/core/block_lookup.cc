@@ -117,9 +117,10 @@ class RemoveWork final : public Steps {
     }
 };
 
-// Only while the name still holds the inode that was read: between the read and now another sidecar
-// may have stored a good block there. rename cannot ask for an inode, so what was moved is looked at
-// again and put back if it was another.
+// Only while the name still holds the file that was read: between the read and now another sidecar
+// may have stored a good block there. Inode and time of last writing say which file it is: ext4 and others
+// give the number of a replaced file to the next one. rename cannot ask for either, so what was moved is
+// looked at again and put back if it was another.
 class AsideWork final : public Steps {
   public:
     using Steps::Steps;
@@ -141,7 +142,8 @@ class AsideWork final : public Steps {
     }
 
   private:
-    int inode_of(LaneContext& lane, int directory, const std::string& name, uint64_t& inode, Phase& phase) {
+    // `same`: it is the file that was read.
+    int look(LaneContext& lane, int directory, const std::string& name, bool& same, Phase& phase) {
         phase = Phase::open;
         int fd = lane.open(op_, directory, name.c_str(), O_PATH);
         if (fd < 0) return fd;
@@ -149,25 +151,25 @@ class AsideWork final : public Steps {
         FileStat found;
         const int stated = lane.stat(op_, fd, found);
         close(lane, fd);
-        inode = found.inode;
+        same = found.inode == op_.inode && (op_.modified_ns == 0 || found.modified_ns == op_.modified_ns);
         return stated;
     }
 
     std::nullopt_t move(LaneContext& lane, int directory, int aside) {
         const std::string name = block_file(op_.hex);
         const std::string to = aside_file(op_.name_space, op_.hex, op_.inode);
-        uint64_t inode = 0;
+        bool same = false;
         Phase phase = Phase::open;
-        const int looked = inode_of(lane, directory, name, inode, phase);
-        if (looked == -ENOENT || (looked == 0 && inode != op_.inode)) return end(Status::not_found, looked, phase, "the name holds another file now");
+        const int looked = look(lane, directory, name, same, phase);
+        if (looked == -ENOENT || (looked == 0 && !same)) return end(Status::not_found, looked, phase, "the name holds another file now");
         if (looked < 0) return fail(looked, phase);
         if (!lane.still_wanted(op_) || !op_.begin_commit()) return end(Status::expired, 0, phase);
         int moved = lane.rename(op_, directory, name.c_str(), aside, to.c_str(), RENAME_NOREPLACE);
         if (moved == -EINVAL) moved = lane.rename(op_, directory, name.c_str(), aside, to.c_str(), 0);  // the target's name is unique
         if (moved == -ENOENT) return end(Status::not_found, moved, Phase::rename, "the name holds another file now");
         if (moved < 0) return fail(moved, Phase::rename);
-        const int again = inode_of(lane, aside, to, inode, phase);
-        if (again == 0 && inode == op_.inode) return done(Phase::rename);
+        const int again = look(lane, aside, to, same, phase);
+        if (again == 0 && same) return done(Phase::rename);
         // Another one came in between, or what was moved cannot be seen: back, unless the name is taken again.
         int back = lane.rename_back(op_, aside, to.c_str(), directory, name.c_str(), RENAME_NOREPLACE);
         if (back == -EINVAL) back = lane.link_back(op_, aside, to.c_str(), directory, name.c_str());

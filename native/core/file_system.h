@@ -17,6 +17,7 @@ struct FileStat {
     uint32_t mode = 0;  // type and permissions
     uint64_t size = 0;
     uint64_t inode = 0;
+    uint64_t modified_ns = 0;  // of the content; a rename leaves it
     uint32_t device_major = 0;
     uint32_t device_minor = 0;
     // O_DIRECT as the file system states it (Linux 6.1): 0 says not at all, unknown says it did not say.

@@ -65,6 +65,7 @@ struct Result {
     bool kept = false;            // store: the block was there already and was left alone
     uint64_t stored_bytes = 0;    // length_mismatch: payload bytes of the block that is there
     uint64_t aside_inode = 0;     // corrupt: the inode to set aside; 0 when the file must not be touched
+    uint64_t aside_modified_ns = 0;  // and when it was last written: file systems use the numbers of removed files again
     std::string text;             // identify, name_space: JSON; otherwise a detail for people, may be empty
 };
 
@@ -86,6 +87,7 @@ struct Operation {
     std::byte* memory = nullptr;   // load: to; store: from. 4 KiB aligned, inside the arena or the staging area
     uint64_t bytes = 0;            // payload length
     uint64_t inode = 0;            // aside
+    uint64_t modified_ns = 0;      // aside; 0: not compared
     bool replace = false;          // store: overwrite a block that exists
     bool durable = false;          // store: fsync file and directory before and after the rename
     bool create = false;           // identify: make the store when the directory has none

@@ -77,6 +77,7 @@ class PosixFileSystem final : public FileSystem {
         out.mode = found.base.stx_mode;
         out.size = found.base.stx_size;
         out.inode = found.base.stx_ino;
+        out.modified_ns = static_cast<uint64_t>(found.base.stx_mtime.tv_sec) * 1'000'000'000 + found.base.stx_mtime.tv_nsec;
         out.device_major = found.base.stx_dev_major;
         out.device_minor = found.base.stx_dev_minor;
         out.direct_align = FileStat::unknown;

@@ -167,6 +167,10 @@ uint64_t TestStore::inode(const std::string& file) {
     struct stat found = {};
     return lstat(file.c_str(), &found) == 0 ? found.st_ino : 0;
 }
+void TestStore::set_modified(const std::string& file, int64_t unix_s) {
+    const timespec times[2] = {{unix_s, 0}, {unix_s, 0}};
+    utimensat(AT_FDCWD, file.c_str(), times, 0);
+}
 size_t TestStore::open_descriptors() {
     size_t n = 0;
     for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) n += entry.path().empty() ? 0 : 1;

@@ -65,6 +65,7 @@ class TestStore {
     static std::string contents(const std::string& file);
     static void write_file(const std::string& file, const std::string& contents);
     static uint64_t inode(const std::string& file);
+    static void set_modified(const std::string& file, int64_t unix_s);
     static size_t open_descriptors();
 
     std::string root;
