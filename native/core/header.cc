@@ -42,7 +42,12 @@ HeaderVerdict judge_header(const HeaderPage& page, size_t bytes) {
     if (std::all_of(raw, raw + bytes, [](char c) { return c == 0; })) return HeaderVerdict::blank;
     if (bytes < sizeof page.magic || std::memcmp(page.magic, magic_bytes, sizeof page.magic) != 0) return HeaderVerdict::foreign;
     if (bytes < sizeof page) return HeaderVerdict::contradicts;
-    if (page.format > format_current) return HeaderVerdict::newer_format;
+    if (page.format > format_current) {
+        // Unless the number alone is wrong: taken for a later format's, the block would be a miss for ever.
+        HeaderPage as_ours = page;
+        as_ours.format = format_current;
+        return as_ours.header_xxh3 == XXH3_64bits(&as_ours, offsetof(HeaderPage, header_xxh3)) ? HeaderVerdict::contradicts : HeaderVerdict::newer_format;
+    }
     if (page.header_xxh3 != XXH3_64bits(&page, offsetof(HeaderPage, header_xxh3))) return HeaderVerdict::contradicts;
     if (page.format != format_current || page.header_bytes != header_bytes) return HeaderVerdict::contradicts;
     if (page.name_space_bytes > sizeof page.name_space || page.hex_bytes > sizeof page.hex) return HeaderVerdict::contradicts;

@@ -126,6 +126,7 @@ TEST("every kind of damage is named, and only a file that contradicts itself is 
          [](std::string f) { return with_header(f, [](HeaderPage& page) { page.hex[0] = 'e'; }); }, Status::corrupt, false},
         {"the block of another namespace",
          [](std::string f) { return with_header(f, [](HeaderPage& page) { page.name_space[6] = '4'; }); }, Status::corrupt, false},
+        {"a flipped bit in the number of the format", [](std::string f) { return flipped(f, 8); }, Status::corrupt, true},
         {"a newer format",
          [](std::string f) { return with_header(f, [](HeaderPage& page) { page.format = 2; }); }, Status::newer_format, false},
         {"a newer format of a size of its own",
