@@ -25,6 +25,9 @@ export interface Failure {
 /** Entries that explain themselves in words; with thousands of unlike failures the rest are codes only, so that the line fits. */
 const MESSAGES_MAX = 256;
 
+/** Codes whose details are a few fixed sentences: one empty file among many flipped bits is said to be empty. */
+const TOLD_APART: ReadonlySet<Code> = new Set(['CORRUPT', 'IO_ERROR', 'NO_SPACE']);
+
 export interface Asked {
   op: 'load' | 'store' | 'remove';
   mount: string;
@@ -37,7 +40,7 @@ export function failedEntries(failures: Failure[], asked: Asked): FailedEntry[] 
   const groups = new Map<string, Failure[]>();
   for (const failure of failures) {
     const { code, phase, slot, errno, outcomeUnknown, storedBytes } = failure;
-    const like = `${code} ${phase} ${slot} ${errno} ${outcomeUnknown} ${storedBytes}`;
+    const like = `${code} ${phase} ${slot} ${errno} ${outcomeUnknown} ${storedBytes} ${TOLD_APART.has(code) ? failure.detail : ''}`;
     const group = groups.get(like);
     if (group === undefined) groups.set(like, [failure]);
     else group.push(failure);
