@@ -1,14 +1,15 @@
 """A little engine: a client with loads or stores that the kernel holds, and one way to end. Run by test_leaving_stuck.py.
 
-    engine_child.py JSON       {"root", "engine", "client": "sync" | "asyncio", "close": bool, "end": …, "stuck": …, "count"}
+    engine_child.py JSON       {"root", "engine", "client": "sync" | "asyncio", "close": bool, "end": …, "signal": …, "op", "count"}
 
-It says one JSON line at each step and waits for a line on stdin before the next: the test hangs the mount in between. Any
-sidecar signal ("SIGKILL", "SIGSTOP") is sent when everything is stuck.
+It says one JSON line at each step and waits for a line on stdin before the next: the test hangs the mount in between. A
+signal for the sidecar ("SIGKILL", "SIGSTOP") is sent when everything is stuck.
 """
 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import json
 import os
@@ -17,7 +18,14 @@ import sys
 import time
 from typing import Any
 
-from kvlane import AsyncClient, Client, Options
+
+def say(step: str, **facts: Any) -> None:
+    print(json.dumps({"step": step, "at_ns": time.monotonic_ns(), **facts}), flush=True)
+
+
+atexit.register(say, "last line of Python")  # before the client's own is registered, so that it runs after that
+
+from kvlane import AsyncClient, Client, Options  # noqa: E402
 
 ASKED: dict[str, Any] = json.loads(sys.argv[1])
 COUNT: int = ASKED["count"]
@@ -30,16 +38,12 @@ OPTIONS = Options(
     create=True,
     engine=ASKED["engine"],
     slot_bytes=SLOT_BYTES,
-    slots=2 * COUNT,
+    slots=4 * COUNT,
     stall_ms=50,
     lanes=16,
     stuck_max=2 * COUNT,
     extra_arguments=["--test-hold-breaker-closed"],
 )
-
-
-def say(step: str, **facts: Any) -> None:
-    print(json.dumps({"step": step, "at_ns": time.monotonic_ns(), **facts}), flush=True)
 
 
 def heard(step: str, **facts: Any) -> None:
@@ -70,9 +74,10 @@ def use() -> None:
         if ASKED["close"]:
             until_the_end.callback(kv.close)
         load = ASKED["op"] == "load"
-        slots = kv.lease(COUNT, use="load" if load else "store")
         if load:
-            assert kv.wait(kv.store(KEYS, slots, namespace="leave", timeout_ms=CALM_MS)).ok
+            with kv.leasing(COUNT, use="store") as filled:
+                assert kv.wait(kv.store(KEYS, filled, namespace="leave", timeout_ms=CALM_MS)).ok
+        slots = kv.lease(COUNT, use="load" if load else "store")
         heard("filled", pid=kv.pid)
         tasks = [
             (kv.load if load else kv.store)([key], [slot], namespace="leave", timeout_ms=LONG_MS)
@@ -91,9 +96,10 @@ async def use_asyncio() -> None:
         if ASKED["close"]:
             until_the_end.push_async_callback(kv.close)
         load = ASKED["op"] == "load"
-        slots = kv.lease(COUNT, use="load" if load else "store")
         if load:
-            assert (await kv.store(KEYS, slots, namespace="leave", timeout_ms=CALM_MS)).ok
+            with kv.leasing(COUNT, use="store") as filled:
+                assert (await kv.store(KEYS, filled, namespace="leave", timeout_ms=CALM_MS)).ok
+        slots = kv.lease(COUNT, use="load" if load else "store")
         heard("filled", pid=kv.pid)
         tasks = [
             asyncio.ensure_future((kv.load if load else kv.store)([key], [slot], namespace="leave", timeout_ms=LONG_MS))

@@ -17,4 +17,7 @@ while True:
     except ChildProcessError:
         break
     what = "engine" if pid == engine else "orphan"
-    print(json.dumps({"step": f"{what} left", "at_ns": time.monotonic_ns(), "status": os.waitstatus_to_exitcode(status)}), flush=True)
+    print(
+        json.dumps({"step": f"{what} left", "at_ns": time.monotonic_ns(), "status": os.waitstatus_to_exitcode(status)}),
+        flush=True,
+    )
