@@ -13,9 +13,12 @@ export class Lateness {
 
   /** At the start of a turn: `dueUs` is the earliest alarm, 0 when none is set. */
   observe(nowUs: number, dueUs: number): void {
-    if (dueUs === 0 || nowUs - dueUs < LATE_TURN_US) return;
-    this.#entries.push({ atUs: nowUs, lateUs: nowUs - dueUs });
-    if (this.#entries.length > ENTRIES_MAX) this.#entries.shift();
+    if (dueUs !== 0) this.#note(dueUs, nowUs);
+  }
+
+  /** At the end of a turn: a stop inside it left no alarm overdue when it began, but many when it ends. */
+  turnTook(beganUs: number, endUs: number): void {
+    this.#note(beganUs, endUs);
   }
 
   /** The part of [sinceUs, nowUs] in which nobody watched. */
@@ -32,5 +35,11 @@ export class Lateness {
   /** How long something has been going on under our eyes. */
   heldUs(sinceUs: number, nowUs: number): number {
     return Math.max(0, nowUs - sinceUs - this.lateUs(sinceUs));
+  }
+
+  #note(fromUs: number, toUs: number): void {
+    if (toUs - fromUs < LATE_TURN_US) return;
+    this.#entries.push({ atUs: toUs, lateUs: toUs - fromUs });
+    if (this.#entries.length > ENTRIES_MAX) this.#entries.shift();
   }
 }

@@ -87,6 +87,7 @@ export function createService(deps: ServiceDeps, options: ServiceOptions): Servi
     }
     if (depth > 0) return;
     const end = nowUs();
+    lateness.turnTook(now, end);
     deadlines.ringDue(end);
     devices.endTurn(end);
     const freed = lanes.endTurn(end);

@@ -102,6 +102,19 @@ describe('evidence', () => {
     expect(answer(2)).toMatchObject({ ok: true });
   });
 
+  test('nor does one that falls into a turn, when no alarm was overdue at its beginning', async () => {
+    const { clock, native, load, advance, failed, events } = await started();
+    load(1, [0], { timeoutMs: 2000 });
+    advance(100);
+    native.onSubmit = () => {
+      clock.jump(10_000);
+      return null;
+    };
+    load(2, [1], { timeoutMs: 60_000 });
+    expect(failed(1)).toMatchObject([{ code: 'DEADLINE_EXCEEDED', waited_ms: 10_100 }]);
+    expect(events('mount')).toEqual([]);
+  });
+
   test('held closed by the test flag, it only counts', async () => {
     const { load, advance, ask, answer, events } = await started({ holdBreakerClosed: true });
     load(1, [0], { timeoutMs: 250 });
