@@ -43,6 +43,7 @@ from .errors import (
 from .options import Options
 from .results import SIDECAR_GONE, BlocksResult, Result
 
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 State = Literal["starting", "up", "restarting", "off", "closed"]
 
 GRACE_US = wire.GRACE_MS * 1000
@@ -74,6 +75,7 @@ class Counters:
 class Core:
     def __init__(self, options: Options, spawn: Spawn = SidecarProcess.spawn) -> None:
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._woken = False  # a byte is on its way: a thousand requests need one
         self.options = options
         self.spawn = spawn
         self.lock = Lock()
@@ -101,7 +103,8 @@ class Core:
 
     def wake(self) -> None:
         """Takes no lock: finalisers come here. The pipe lives as long as this object does."""
-        if self._wake_write >= 0:
+        if self._wake_write >= 0 and not self._woken:
+            self._woken = True
             with contextlib.suppress(OSError):  # full: it will wake anyway
                 os.write(self._wake_write, b"\0")
 
@@ -133,7 +136,7 @@ class Core:
 
     def submit(self, task: Task[Any], request: Mapping[str, Any]) -> None:
         """Sends it, or settles it here and now. Never blocks."""
-        body = json.dumps(request, separators=(",", ":"))[1:]
+        body = _encode(request)[1:]
         with self.lock:
             refused = self.refusal() or self._check_slots(task)
             life = self.life
@@ -147,6 +150,7 @@ class Core:
                 raise InvalidArgument(
                     f"the {task.op} request is a line of {len(line)} bytes, the limit is {wire.LINE_BYTES_MAX}; split it"
                 )
+            already_waiting = len(life.outbox) > 0  # then the IO thread looks at the pipe anyway
             if not life.outbox.push(line):
                 self._refuse(task, "SATURATED", f"{len(life.outbox)} bytes wait for a sidecar that does not read")
                 return
@@ -161,7 +165,8 @@ class Core:
             last_word_us = task.deadline_us + GRACE_US
             heapq.heappush(self.timers, (last_word_us, number))
             self._write(life)
-            if life.outbox or life.broken or self.planned_us is None or self.next_wake_us() < self.planned_us:
+            full_now = len(life.outbox) > 0 and not already_waiting
+            if full_now or life.broken or self.planned_us is None or self.next_wake_us() < self.planned_us:
                 self.wake()
 
     def cancel(self, task: Task[Any]) -> None:
@@ -421,6 +426,7 @@ class Core:
     def drain_wake(self) -> None:
         with contextlib.suppress(OSError):
             os.read(self._wake_read, 4096)
+        self._woken = False  # after the read: who asks in between is served by the turn that follows
 
     def wake_fd(self) -> int:
         return self._wake_read
