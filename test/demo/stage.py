@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import socket
 import tempfile
@@ -45,7 +46,8 @@ def open_stage(size_mib: int) -> Iterator[Stage]:
             finally:
                 lab.resume()
         return
-    directory = Path(tempfile.mkdtemp(prefix="kvlane-demo-"))
+    # In memory, so that it is another device than the healthy store: mounts of one device are suspended together.
+    directory = Path(tempfile.mkdtemp(prefix="kvlane-demo-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
     control = directory / "control"
     store = directory / "store"
     store.mkdir()
