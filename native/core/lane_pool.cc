@@ -159,6 +159,8 @@ std::shared_ptr<Operation> LanePool::take(Lane& lane, unsigned seat_number, Wait
             if (!lane.retiring_) {
                 lane.retiring_ = true;
                 ++retiring_;
+                // It may be the one that was woken for what waits: another idle one must take that up.
+                if (!queue_.empty() && idle_ > 0) monitor_.wake_one();
             }
             return nullptr;
         }

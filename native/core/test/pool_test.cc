@@ -147,6 +147,30 @@ TEST("a stuck lane that comes back goes on when it is needed, and retires when i
     world.gate.release_all();
 }
 
+TEST("an idle lane that is one too many passes the work it was woken for on to another before it leaves") {
+    auto& world = LaneWorld::make();
+    auto pool = world.pool(2, 2);
+    auto stuck = world.submit(*pool, "twice");
+    CHECK_EVENTUALLY(world.gate.inside() == 1);
+    world.clock.advance_us(1'000'000);
+    world.supervisor.scan_once_for_testing();
+    CHECK_EQUAL(pool->state().stuck, 1U);
+    auto first = world.submit(*pool, "read");
+    auto second = world.submit(*pool, "read");
+    CHECK_EVENTUALLY(world.gate.inside() == 3);
+    world.gate.release(first->id);
+    world.gate.release(second->id);
+    CHECK_EVENTUALLY(world.done(*first) != nullptr && world.done(*second) != nullptr);
+    CHECK_EVENTUALLY(pool->state().running == 1);
+
+    world.gate.release(stuck->id);  // its next call keeps it, but it is not stuck any more: three lanes where two are wanted
+    CHECK_EVENTUALLY(pool->state().stuck == 0 && world.gate.inside() == 1);
+    auto next = world.submit(*pool, "quick");
+    CHECK_EVENTUALLY(world.done(*next) != nullptr);
+    CHECK_EQUAL(pool->state().lanes, 2U);
+    world.gate.release_all();
+}
+
 TEST("a thousand stuck lanes come back, and all but `lanes` retire") {
     auto& world = LaneWorld::make();
     auto pool = world.pool(4, 1'000);
