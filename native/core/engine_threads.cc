@@ -30,11 +30,4 @@ void run_threads_engine(Lane& lane) {
     context.close_roots();
 }
 
-#if !__has_include("engine_aio.cc")
-bool run_aio_engine(Lane& lane) {
-    lane.fall_back("this build has no aio engine; threads are used instead");
-    return false;
-}
-#endif
-
 }  // namespace kvlane
