@@ -27,6 +27,8 @@ export class BlockTask extends Task implements Owner, Asked {
   #done = 0;
   #kept = 0;
   #failures: Failure[] = [];
+  /** A lane took them up in the instant in which they were taken out of the queue; they may return before the answer. */
+  #droppedInKernel: { operation: Operation; failure: Failure }[] = [];
   #inline: InlineBlock[] = [];
   /** Damaged files that loads of this task met: moved away once it is answered. */
   #damaged: { block: number; inode: string }[] = [];
@@ -110,6 +112,10 @@ export class BlockTask extends Task implements Owner, Asked {
     this.#operations[operation.index] = null;
     this.#pending -= 1;
     this.#fail(operation.index, code, nowUs, { slot: settled.quarantined, phase: settled.phase, detail: reason });
+    if (settled.quarantined && operation.memory !== null) {
+      operation.mayAnnounce = false;
+      this.#droppedInKernel.push({ operation, failure: this.#failures.at(-1)! });
+    }
     if (this.#pending === 0) this.#answer(nowUs);
   }
 
@@ -220,6 +226,10 @@ export class BlockTask extends Task implements Owner, Asked {
   }
 
   #answer(nowUs: number): void {
+    for (const { operation, failure } of this.#droppedInKernel) {
+      if (operation.state === 'finished') failure.slot = 'free';
+      else operation.mayAnnounce = true;
+    }
     const ok = this.#failures.length === 0;
     const answer: StoreAnswer & LoadAnswer = { id: this.id, ok, done: this.#done };
     if (this.op === 'store') answer.kept = this.#kept;

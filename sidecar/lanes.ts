@@ -162,7 +162,7 @@ export class Lanes {
     const memory = operation.memory;
     if (memory !== null) {
       operation.memory = null;
-      if (memory.release(operation.area) && memory === this.#slots) this.#freed.push(operation.area);
+      if (memory.release(operation.area) && memory === this.#slots && operation.mayAnnounce) this.#freed.push(operation.area);
     }
     this.#leaveGate(operation);
   }
@@ -181,23 +181,24 @@ export class Lanes {
     const mount = operation.mount.nativeId;
     const rootGeneration = operation.mount.rootGeneration;
     const deadlineUs = operation.deadlineUs;
+    const fileMode = this.#fileMode;
     switch (operation.kind) {
       case 'load':
         return { id, kind: 'load', mount, rootGeneration, deadlineUs, namespace, hex, region, offset, bytes };
       case 'store':
-        return { id, kind: 'store', mount, rootGeneration, deadlineUs, namespace, hex, region, offset, bytes, replace: operation.replace, durable: this.#durable, fileMode: this.#fileMode };
+        return { id, kind: 'store', mount, rootGeneration, deadlineUs, namespace, hex, region, offset, bytes, replace: operation.replace, durable: this.#durable, fileMode };
       case 'lookup':
         return { id, kind: 'lookup', mount, rootGeneration, deadlineUs, namespace, names: operation.names };
       case 'remove':
         return { id, kind: 'remove', mount, rootGeneration, deadlineUs, namespace, hex };
       case 'aside':
-        return { id, kind: 'aside', mount, rootGeneration, deadlineUs, namespace, hex, inode: operation.inode };
+        return { id, kind: 'aside', mount, rootGeneration, deadlineUs, namespace, hex, inode: operation.inode, fileMode };
       case 'identify':
-        return { id, kind: 'identify', mount, rootGeneration, deadlineUs, create: operation.flag };
+        return { id, kind: 'identify', mount, rootGeneration, deadlineUs, create: operation.flag, fileMode };
       case 'namespace':
-        return { id, kind: 'namespace', mount, rootGeneration, deadlineUs, namespace, fingerprint: operation.text, bump: operation.flag };
+        return { id, kind: 'namespace', mount, rootGeneration, deadlineUs, namespace, fingerprint: operation.text, bump: operation.flag, fileMode };
       case 'probe':
-        return { id, kind: 'probe', mount, rootGeneration, deadlineUs, probeClass: operation.group!.laneClass };
+        return { id, kind: 'probe', mount, rootGeneration, deadlineUs, probeClass: operation.group!.laneClass, fileMode };
     }
   }
 }

@@ -51,6 +51,8 @@ export class Operation {
   bytes = 0;
   memory: MemoryBook | null = null;
   area = -1;
+  /** slots_freed may name its slot: never before the answer has said that it is quarantined. */
+  mayAnnounce = true;
   /** '' when it changes no name. */
   gateKey = '';
   holdsGate = false;
