@@ -2,7 +2,7 @@
 
 import { expect } from 'vitest';
 import type { LaneClass, MountState } from '../../protocol/messages.ts';
-import { type AnyAsked, codesOf } from './promptness.ts';
+import { type AnyAsked, codesOf, ranOut } from './promptness.ts';
 import { measured, type Rig, spreadOf } from './rig.ts';
 
 /** A refusal asks no lane. On a quiet machine it is there in less than 5 ms; this leaves room for a busy one. */
@@ -61,6 +61,23 @@ export async function classOf(rig: Rig, laneClass: LaneClass, mount = 'kv0'): Pr
 /** Three probes hang: the longest way back there is. */
 export function untilProbesAreStuck(rig: Rig, laneClass: LaneClass, stuck = 3): Promise<void> {
   return rig.until(`${stuck} probes are stuck`, async () => (await classOf(rig, laneClass)).probes_stuck === stuck);
+}
+
+/**
+ * Asks until it is refused; returns how often that took. Once, normally: the first deadline is evidence enough, unless recent
+ * answers of this size took more than a quarter of it, which a busy machine can make them. Then stall_ms decides.
+ */
+export async function untilSuspended(what: string, ask: () => Promise<AnyAsked>, boundMs = 5_000): Promise<number> {
+  const beganMs = performance.now();
+  for (let before = 0; ; before += 1) {
+    const asked = await ask();
+    if (codesOf(asked)[0] === 'MOUNT_SUSPENDED') {
+      if (before > 1) measured(`${what}: ${before} requests ran out of time before it was suspended, after ${(performance.now() - beganMs).toFixed(0)} ms`);
+      return before;
+    }
+    expect(ranOut(asked), `${what}: ${JSON.stringify(asked.answer)}`).toBe(true);
+    expect(performance.now() - beganMs, `${what}: not suspended`).toBeLessThan(boundMs);
+  }
 }
 
 /** Asks again and again, and is refused again and again. Prints how fast. */
