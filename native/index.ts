@@ -72,10 +72,10 @@ export type OpSpec = { id: number; mount: number; rootGeneration: number; /** 0:
   | { kind: 'store'; namespace: string; hex: string; region: 0 | 1; offset: number; bytes: number; replace: boolean; durable: boolean; fileMode: number }
   | { kind: 'lookup'; namespace: string; names: string[] }
   | { kind: 'remove'; namespace: string; hex: string }
-  | { kind: 'aside'; namespace: string; hex: string; inode: string }
-  | { kind: 'identify'; create: boolean }
-  | { kind: 'namespace'; namespace: string; fingerprint: string; bump: boolean }
-  | { kind: 'probe'; probeClass: LaneClass }
+  | { kind: 'aside'; namespace: string; hex: string; inode: string; fileMode: number }
+  | { kind: 'identify'; create: boolean; fileMode: number }
+  | { kind: 'namespace'; namespace: string; fingerprint: string; bump: boolean; fileMode: number }
+  | { kind: 'probe'; probeClass: LaneClass; fileMode: number }
 );
 
 /**

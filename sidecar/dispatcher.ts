@@ -6,6 +6,7 @@ import type { LaneClass, Native } from '../native/index.ts';
 import type { Answer, Code, StuckEntry } from '../protocol/messages.ts';
 import type { MountRequest, Request } from '../protocol/request.ts';
 import { BlockTask } from './block_ops.ts';
+import { errnoName } from './errno.ts';
 import { help } from './help.ts';
 import type { Mount } from './mount.ts';
 import { LookupTask } from './lookup_op.ts';
@@ -82,7 +83,7 @@ export class Dispatcher {
     const mount = this.#context.mounts.named(request.mount);
     const refusal = this.#refusal(request, mount, nowUs);
     if (refusal !== null) {
-      this.#refuse(request, refusal.code, refusal.message);
+      this.#refuse(request, refusal.code, refusal.message, refusal.errno);
       return;
     }
     const context = this.#context.tasks;
@@ -104,12 +105,12 @@ export class Dispatcher {
     else task.start(nowUs);
   }
 
-  #refusal(request: MountRequest, mount: Mount | null, nowUs: number): { code: Code; message: string } | null {
+  #refusal(request: MountRequest, mount: Mount | null, nowUs: number): { code: Code; message: string; errno?: number } | null {
     if (this.leaving) return { code: 'SHUTTING_DOWN', message: 'the sidecar is leaving; nothing was started' };
     if (mount === null) return { code: 'INVALID_REQUEST', message: `there is no mount ${JSON.stringify(request.mount)}; there is ${this.#context.mounts.all.map((one) => one.name).join(', ')}` };
     if (mount.standing !== 'right') {
       const code = mount.standing === 'unheard' ? 'MOUNT_SUSPENDED' : mount.code;
-      return { code, message: `mount ${mount.name}: ${mount.reason === '' ? `${mount.root} has not answered yet` : mount.reason}; it is looked at all the time and used again by itself` };
+      return { code, errno: mount.errno, message: `mount ${mount.name}: ${mount.reason === '' ? `${mount.root} has not answered yet` : mount.reason}; it is looked at all the time and used again by itself` };
     }
     const laneClass = CLASS_OF[request.op];
     const group = mount.device!.groups[laneClass];
@@ -124,9 +125,9 @@ export class Dispatcher {
     return null;
   }
 
-  #refuse(request: MountRequest, code: Code, message: string): void {
+  #refuse(request: MountRequest, code: Code, message: string, errno = 0): void {
     this.#context.tasks.stats.refusedWith(request.op, code);
-    this.#context.send({ id: request.id, ok: false, error: { code, message } });
+    this.#context.send({ id: request.id, ok: false, error: errno === 0 ? { code, message } : { code, message, errno: errnoName(errno) } });
   }
 
   #stuck(): StuckEntry[] {

@@ -17,6 +17,8 @@ export class Mount {
   /** Why it is not right, and what to do, as a sentence. */
   reason = '';
   code: Code = 'MOUNT_SUSPENDED';
+  /** Of IO_ERROR; 0 otherwise. */
+  errno = 0;
   storeId: string | null = null;
   device: Device | null = null;
   fsType = '';

@@ -174,14 +174,10 @@ export class Mounts implements Alarm {
   }
 
   #wrong(mount: Mount, done: Done, foundId?: string): void {
-    const isAnother = foundId !== undefined;
     mount.standing = 'wrong';
     mount.code = done.status === 'io_error' && done.errno !== 0 && !['ENOENT', 'ENOTDIR'].includes(errnoName(done.errno)) ? 'IO_ERROR' : 'WRONG_STORE';
-    mount.reason = isAnother
-      ? `${mount.root} holds store ${foundId}, not ${mount.storeId}; mount the right one there`
-      : mount.storeId !== null
-        ? `${mount.root} is not store ${mount.storeId} any more${detail(done)}; mount it again`
-        : `${mount.root} holds no store${detail(done)}; mount it, or make one with --create`;
+    mount.errno = mount.code === 'IO_ERROR' ? done.errno : 0;
+    mount.reason = whyWrong(mount, done, foundId);
     mount.rootGeneration += 1;
     for (const laneClass of LANE_CLASSES) this.refresh(mount, laneClass, mount.reason, mount.code);
   }
@@ -236,6 +232,19 @@ function readIdentity(text: string): Identity | null {
   } catch {
     return null;
   }
+}
+
+/** What is there instead, and what would help. */
+function whyWrong(mount: Mount, done: Done, foundId?: string): string {
+  const { root, storeId } = mount;
+  if (foundId !== undefined) return `${root} holds store ${foundId}, not ${storeId}; mount the right one there`;
+  if (mount.code === 'IO_ERROR') {
+    const denied = ['EACCES', 'EPERM', 'EROFS'].includes(errnoName(done.errno));
+    return `${root} cannot be used as a store${detail(done)}${denied ? '; the user that kvlane runs as needs to read and write there' : ''}`;
+  }
+  if (storeId !== null) return `${root} is not store ${storeId} any more${detail(done)}; mount it again`;
+  if (done.status === 'wrong_store') return `${root} cannot be used${detail(done)}; a later version made it or it is damaged, and it is left as it is`;
+  return `${root} holds no store${detail(done)}; mount it, or make one with --create`;
 }
 
 function detail(done: Done): string {

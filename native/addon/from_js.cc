@@ -135,7 +135,6 @@ std::shared_ptr<Operation> operation_from_js(Core& core, Napi::Value value, Lane
             if (operation->kind == Kind::load) break;
             operation->replace = fields.truth("replace");
             operation->durable = fields.truth("durable");
-            operation->file_mode = static_cast<uint32_t>(fields.natural("fileMode"));
             break;
         case Kind::lookup:
             operation->name_space = fields.name("namespace");
@@ -158,6 +157,9 @@ std::shared_ptr<Operation> operation_from_js(Core& core, Napi::Value value, Lane
             break;
         case Kind::probe: operation->lane_class = lane_class_from_js(fields.get("probeClass"), "probeClass"); break;
     }
+    // Of those that make files: records, probe files and directories are for the same users as the blocks.
+    const Kind kind = operation->kind;
+    if (kind != Kind::load && kind != Kind::lookup && kind != Kind::remove) operation->file_mode = static_cast<uint32_t>(fields.natural("fileMode"));
     return operation;
 }
 
