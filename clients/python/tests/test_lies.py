@@ -40,6 +40,11 @@ LIES: dict[str, dict[str, Any]] = {
     "no word on the slot": {"ok": False, "done": 1, "failed": [{"block": 0, "code": "IO_ERROR"}]},
     "an error without a code": {"ok": False, "error": {"message": "x"}},
     "done is a word": {"ok": True, "done": "two"},
+    "failures that are a number": {"ok": False, "done": 1, "failed": 5},
+    "failures that are null": {"ok": True, "done": 2, "failed": None},
+    "half a block": {"ok": False, "done": 1, "failed": [entry(block=0.5, slot="quarantined")]},
+    "a block that is true": {"ok": False, "done": 1, "failed": [entry(block=True, slot="quarantined")]},
+    "a range of halves": {"ok": False, "done": 0, "failed": [entry(blocks=[[0, 1.5]])]},
 }
 
 

@@ -48,7 +48,7 @@ def decode_blocks(task: Task[Any], answer: Mapping[str, Any]) -> BlocksResult:
         return BlocksResult(False, code, message, failed=tuple(one))
     ok = _need(answer, "ok", bool)
     done = _need(answer, "done", int)
-    entries = answer.get("failed", ())
+    entries = _need(answer, "failed", list) if "failed" in answer else []
     failed = tuple(sorted((one for entry in entries for one in _failures(task, entry)), key=lambda one: one.block))
     if len({failure.block for failure in failed}) != len(failed):
         raise ProtocolBroken(f"answer to task {task.id} fails a block twice")
@@ -70,7 +70,7 @@ def _failures(task: Task[Any], entry: Any) -> list[Failure]:
             if not 0 <= first <= last < task.count:
                 raise ProtocolBroken(f"answer to task {task.id} fails blocks {first} to {last} of {task.count}")
             blocks.extend(range(first, last + 1))
-        inside = all(0 <= block < task.count for block in blocks)
+        inside = all(type(block) is int and 0 <= block < task.count for block in blocks)
     except (TypeError, ValueError) as error:
         raise ProtocolBroken(f"failed entry {entry!r:.60}") from error
     if not blocks or not inside:
