@@ -13,6 +13,7 @@
 
 #include "aio.h"
 #include "engine.h"
+#include "keeper.h"
 #include "lane_context.h"
 
 namespace kvlane {
@@ -121,9 +122,11 @@ class AioEngine {
         WatchWord& word = slot.context.word();
         slot.submitted_us = lane_.clock().now_us();
         word.enter(transfer.phase(), Syscall::io_submit, slot.submitted_us);
+        aio_in_flight_changed(1);
         const int submitted = calls_.submit(context_, slot.request);
         word.leave();
         if (submitted != 1) {
+            aio_in_flight_changed(-1);
             slot.operation->result.kernel_us += lane_.clock().now_us() - slot.submitted_us;
             return submitted < 0 ? submitted : -EAGAIN;
         }
@@ -156,6 +159,7 @@ class AioEngine {
             Slot& slot = slots_[static_cast<size_t>(events[i].data)];
             slot.in_flight = false;
             in_flight_--;
+            aio_in_flight_changed(-1);
             slot.operation->result.kernel_us += now_us - slot.submitted_us;
             slot.context.word().leave();
         }
@@ -185,6 +189,8 @@ bool run_aio_engine(Lane& lane) {
         lane.fall_back(aio_refusal(-made));
         return false;
     }
+    const std::string no_keeper = keep_address_space();
+    if (!no_keeper.empty()) lane.notice(no_keeper);
     AioEngine(lane, calls, context).run();
     return true;
 }

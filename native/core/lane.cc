@@ -20,6 +20,7 @@ bool Lane::leaving() const { return pool_->leaving(*this); }
 bool Lane::work_waits() const { return pool_->work_waits(); }
 const Clock& Lane::clock() const { return *pool_->world().clock; }
 void Lane::fall_back(const std::string& reason) { pool_->fall_back_to_threads(reason); }
+void Lane::notice(const std::string& text) { pool_->world().completions->push({.type = Event::Type::notice, .text = text}); }
 
 std::unique_ptr<BlockWork> Lane::make_work(std::shared_ptr<Operation> operation) {
     return pool_->world().make_work(std::move(operation));

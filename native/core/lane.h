@@ -65,6 +65,7 @@ class Lane final : private WatchWord::Listener {
     const Clock& clock() const;
     // The pool goes on with `threads`, aloud: `reason` becomes a notice.
     void fall_back(const std::string& reason);
+    void notice(const std::string& text);
 
     // ---- for the pool ----
     unsigned number() const { return number_; }

@@ -11,6 +11,7 @@
 #include <memory>
 #include <utility>
 
+#include "keeper.h"
 #include "thread.h"
 
 namespace kvlane {
@@ -45,6 +46,7 @@ void* watch_main(void* argument) {
 }  // namespace
 
 void leave_now(int code) {
+    dismiss_keeper();
     for (int fd = 0; fd <= 2; ++fd) {
         if (pipe_or_socket(fd)) close(fd);
     }
