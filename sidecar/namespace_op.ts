@@ -35,7 +35,7 @@ export class NamespaceTask extends Task implements Owner {
     this.#operation.namespace = request.name;
     this.#operation.text = request.fingerprint;
     this.#operation.flag = request.bump;
-    this.#operation.gateKey = `${mount.index}:@${request.name}`; // no key begins with @
+    this.#operation.gateKey = `${mount.storeId}:@${request.name}`; // no key begins with @
   }
 
   start(nowUs: number): void {

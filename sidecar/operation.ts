@@ -72,9 +72,9 @@ export class Operation {
   }
 }
 
-/** What the gate and the lists of stuck and damaged keys call a block. */
+/** What the gate and the lists of stuck and damaged keys call a block. By store, since one store may be mounted under two names. */
 export function gateKeyOf(mount: Mount, namespace: string, hex: string): string {
-  return `${mount.index}:${namespace}/${hex}`;
+  return `${mount.storeId}:${namespace}/${hex}`;
 }
 
 export function keyOf(operation: Operation): string {

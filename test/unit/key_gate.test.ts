@@ -41,6 +41,21 @@ describe('a store that overran', () => {
   });
 });
 
+test('a store that is mounted under two names has one gate for a key', async () => {
+  const mounts = ['kv0', 'again'].map((name) => ({ name, root: `/mnt/${name}`, create: false }));
+  const { native, store, ask, advance, failed, answer } = await started({ ...held, mounts });
+  store(1, [0], { timeoutMs: 100, hexes: ['aa'] });
+  native.reach(native.held('store')[0]!, 'rename', true);
+  ask({ id: 2, op: 'namespace', mount: 'kv0', name: 'demo', fingerprint: '{}', bump: false, timeoutMs: 100 });
+  native.reach(native.held('namespace')[0]!, 'rename', true);
+  advance(100);
+  store(3, [1], { timeoutMs: 100, hexes: ['aa'], mount: 'again' });
+  ask({ id: 4, op: 'namespace', mount: 'again', name: 'demo', fingerprint: '{}', bump: false, timeoutMs: 100 });
+  advance(100);
+  expect(failed(3)).toMatchObject([{ code: 'KEY_BUSY', phase: 'queue', slot: 'free' }]);
+  expect(answer(4)).toMatchObject({ error: { code: 'KEY_BUSY' } });
+});
+
 test('a stuck unlink never removes the block that the same sidecar stores again', async () => {
   const { native, store, remove, advance, deliver, failed, answer } = await started(held);
   remove(1, ['aa'], { timeoutMs: 100 });
