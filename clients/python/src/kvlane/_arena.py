@@ -11,6 +11,7 @@ reaped, so no slot of it is ever leased again. Bytes that had arrived before tha
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import mmap
 import os
@@ -29,7 +30,8 @@ SLOT_ALIGN_BYTES = 4096
 
 HUGE_PAGE_BYTES = 2 << 20
 
-SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+"""Not F_SEAL_SEAL: the last seal, against writing, tells at the end whether anybody can still write."""
 
 
 class Slot:
@@ -91,6 +93,7 @@ class Arena:
         self.bytes = slots * slot_bytes
         self.abandoned = False
         self.quarantined_count = 0
+        self.outlives_process = False
         self.ledger = ledger
         self._free = deque(range(slots))  # taken from the left, returned on the right: reuse as late as possible
         self._held: dict[int, Slot] = {}  # leased, in flight or quarantined
@@ -98,11 +101,13 @@ class Arena:
         self._mapping: mmap.mmap | None
         self.fd, self._mapping = _sealed_memory(self.bytes, huge_pages)
 
-    def close_fd(self) -> None:
-        """After the spawn: the mapping keeps the memory, the sidecar has its own descriptor."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+    def __del__(self) -> None:
+        self._close_fd()
+
+    def _close_fd(self) -> None:
+        fd, self.fd = getattr(self, "fd", -1), -1
+        if fd >= 0:
+            os.close(fd)
 
     def slice(self, index: int) -> memoryview:
         mapping = self._mapping
@@ -179,7 +184,6 @@ class Arena:
             return
         self.abandoned = True
         self._free.clear()
-        self.close_fd()
         for slot in self._held.values():
             if slot._state == "leased":
                 self._kept_by_caller.add(slot)
@@ -200,7 +204,23 @@ class Arena:
             except BufferError:  # somebody keeps a view: his memory, our count
                 return False
             self._mapping = None
-        return True
+        return not self.kernel_holds()
+
+    def kernel_holds(self) -> bool:
+        """Whether somebody can still write to the memory once the sidecar is reaped and our own mapping is gone.
+
+        With native AIO that is so while the kernel has transfers of the sidecar's: its address space stays until they are
+        back. The kernel refuses to seal memory against writing that somebody has mapped for it, which costs no wait.
+        """
+        if self.outlives_process and self.fd >= 0 and self._mapping is None:
+            try:
+                fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
+            except OSError as error:
+                if error.errno == errno.EBUSY:
+                    return True
+        if self._mapping is None:
+            self._close_fd()
+        return False
 
 
 def _sealed_memory(size_bytes: int, huge_pages: bool) -> tuple[int, mmap.mmap]:

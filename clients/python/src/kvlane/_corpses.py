@@ -1,8 +1,8 @@
 """Sidecars that are over but perhaps not gone, each with the arena it may still write to.
 
 A killed process with a call stuck in the kernel stays until that call returns. It is looked at, never waited for; its
-memory counts until it is reaped and no view of ours holds it. When a client is closed, what is left passes to the next
-client of this process, so that opening clients in a row cannot pile up arenas.
+memory counts until it is reaped, the kernel writes to it no more, and no view of ours holds it. When a client is
+closed, what is left passes to the next client of this process, so that opening clients in a row cannot pile up arenas.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Corpses:
     def leave_behind(self) -> None:
         """What is reaped but still looked at is the caller's memory from here on; only what the kernel holds goes on."""
         with _left_lock:
-            _left.extend(corpse for corpse in self._list if not corpse.reaped)
+            _left.extend(corpse for corpse in self._list if not corpse.reaped or corpse.arena.kernel_holds())
             self._list = []
 
 

@@ -51,7 +51,6 @@ class Life:
             self.arena.abandon()
             self.arena.memory_is_back()
             raise
-        self.arena.close_fd()
         self.splitter = LineSplitter(wire.LINE_BYTES_MAX)
         self.outbox = Outbox()
         self.stderr_ring = StderrRing(log)
@@ -93,6 +92,7 @@ class Life:
                 f"the sidecar serves mounts {sorted(names)}, asked for {sorted(self.options.mounts)}", code="NOT_READY"
             )
         self.devices.update({name: f"device {device}" for name, device in names.items() if device is not None})
+        self.arena.outlives_process = ready.get("engine") == "aio"
         self.ready = ready
         self.up_us = self.heard_us = at_us
 
