@@ -62,6 +62,7 @@ class NameSpaceWork final : public Steps {
         if (name == members->end() || generation == members->end() || fingerprint == members->end()) return bad();
         const auto number = json_number(generation->second);
         if (name->second != json_quoted(op_.name_space) || !number || *number == 0 || *number > generation_max) return bad();
+        if (fingerprint->second.front() != '{') return bad();  // an answer with anything else breaks the protocol
         record = {*number, json_compact(fingerprint->second)};
         return Found::yes;
     }

@@ -45,7 +45,8 @@ TEST("white space in a record that a hand has touched makes no difference") {
 
 TEST("a record that cannot be understood is corrupt, also for a bump, and stays as it is") {
     for (const char* text : {"", "{", "{\"name\":\"llama\"}", "{\"name\":\"other\",\"generation\":1,\"fingerprint\":{}}",
-                             "{\"name\":\"llama\",\"generation\":0,\"fingerprint\":{}}", "{\"name\":\"llama\",\"generation\":-1,\"fingerprint\":{}}"}) {
+                             "{\"name\":\"llama\",\"generation\":0,\"fingerprint\":{}}", "{\"name\":\"llama\",\"generation\":-1,\"fingerprint\":{}}",
+                             "{\"name\":\"llama\",\"generation\":1,\"fingerprint\":7}"}) {
         TestStore store;
         TestStore::write_file(store.root + "/namespaces/llama.json", text);
         CHECK(store.run(name_space(store, a)).status == Status::corrupt);
