@@ -6,7 +6,7 @@
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import type { Fields } from '../../clients/node/client.ts';
 import type { Engine } from '../../native/index.ts';
-import { expectGone, isGone, statesOf } from '../support/corpse.ts';
+import { expectGone, expectLeft, familyOf, isGone, statesOf } from '../support/corpse.ts';
 import { failuresOf, identified, keysOf, measured, onEachEngine, type Rig, startOn } from '../support/rig.ts';
 import { type Lab, type LabOptions, type OpClass, startLab } from '../support/stall.ts';
 
@@ -78,25 +78,25 @@ onEachEngine('leaving', (engine) => {
           await lab.waitStuck(stuck.held);
           await rig.until(`${stuck.count} calls are stuck`, async () => (await callsOf(rig)) >= stuck.count);
 
-          const eofIsLuck = exitAio(engine, stuck, way);
-          const ended = stdoutEnd(rig, eofIsLuck ? NOISE_MS : EOF_MS);
+          const family = familyOf(pid);
+          const ended = stdoutEnd(rig);
           ended.catch(() => {}); // awaited below
           const beganMs = performance.now();
           way.end(rig);
           const answered = Promise.all(asked);
-          const endMs = (await ended.catch((error: unknown) => (eofIsLuck ? NaN : Promise.reject(error)))) - beganMs;
-          if (Number.isNaN(endMs)) rig.client.release(); // as a client does that heard no heartbeat
+          const endMs = (await ended) - beganMs;
           const answers = (await answered).map(({ answer }) => answer);
           const answeredMs = performance.now() - beganMs;
-          const corpse = statesOf(pid);
-          const stays = !isGone(pid);
+          const stays = family.some((one) => !isGone(one));
+          await expectLeft(...family);
+          const corpse = statesOf(...family);
           expect((await lab.status()).held[stuck.held], 'the stall was over too early').toBeGreaterThanOrEqual(1);
 
           await lab.resume();
-          const goneMs = await expectGone(pid);
+          const goneMs = await expectGone(...family);
           measured(`${engine}, ${stuck.what}, ${way.how}: EOF ${endMs.toFixed(0)} ms, all ${asked.length} answered ${answeredMs.toFixed(0)} ms (granted ${way.grantedMs}); left behind: ${corpse}; gone ${goneMs.toFixed(0)} ms after the resume`);
           expect(stays, 'with a call in the kernel it cannot be gone').toBe(true);
-          if (!eofIsLuck) expect(endMs).toBeLessThan(way.grantedMs + NOISE_MS);
+          expect(endMs).toBeLessThan(way.grantedMs + NOISE_MS);
           for (const answer of answers) {
             const isClients = 'source' in answer;
             if (isClients) expect(answer).toMatchObject({ ok: false, source: 'client', error: { code: 'SIDECAR_GONE' } });
@@ -120,15 +120,16 @@ onEachEngine('leaving', (engine) => {
       const slots = first.lease(1);
       const asked = first.store([key], slots, LONG_MS);
       await lab.waitStuck('write');
-      const { abandoned } = await first.client.shutdown(SHUTDOWN_MS);
+      const family = familyOf(first.client.ready.pid);
+      await first.client.shutdown(SHUTDOWN_MS);
       expect(failuresOf((await asked).answer).get(0)).toMatchObject({ code: 'SHUTTING_DOWN' });
-      expect(abandoned, 'the client went on without it').toBe(true);
+      expect(family.every(isGone), 'the client went on without what is stuck').toBe(false);
 
       const second = await startHere(lab, engine, STUCK[1]!, WAYS[0]!); // on a mount that hangs for writes
       try {
         expect((await second.lookup([key], 5_000)).answer).toMatchObject({ present: [false] });
         await lab.resume();
-        await expectGone(first.client.ready.pid);
+        await expectGone(...family);
         expect((await second.lookup([key], 5_000)).answer).toMatchObject({ present: [false] });
         await second.fill([key]);
         expect(await second.loads(key)).toBe(true);
@@ -156,18 +157,10 @@ async function callsOf(rig: Rig): Promise<number> {
   return 'stuck' in answer ? answer.stuck.length : 0;
 }
 
-/**
- * SIGKILL with aio transfers in flight: whichever thread leaves the address space last waits there for all of them (exit_aio), before
- * it closes its files. If that is the main thread, stdout does not end: then a client has only its heartbeat.
- */
-function exitAio(engine: Engine, stuck: Stuck, way: Way): boolean {
-  return engine === 'aio' && way.how === 'SIGKILL' && ['read', 'write'].includes(stuck.held);
-}
-
 /** When stdout ended. Not the client's word `gone`: that also comes of an exit. */
-function stdoutEnd(rig: Rig, boundMs: number): Promise<number> {
+function stdoutEnd(rig: Rig): Promise<number> {
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => reject(new Error(`no EOF in ${boundMs} ms; the sidecar: ${statesOf(rig.client.ready.pid)}; stderr: ${rig.client.stderr}`)), boundMs);
+    const timer = setTimeout(() => reject(new Error(`no EOF in ${EOF_MS} ms; the sidecar: ${statesOf(rig.client.ready.pid)}; stderr: ${rig.client.stderr}`)), EOF_MS);
     rig.client.process.child.stdout.once('end', () => {
       clearTimeout(timer);
       resolve(performance.now());

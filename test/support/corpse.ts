@@ -1,5 +1,6 @@
 // corpse.ts — what is left of a process, from /proc. A killed sidecar with a call in the kernel is a zombie whose stuck threads
-// stay; nobody can reap it before they come back.
+// stay; nobody can reap it before they come back. With transfers of native AIO in flight it is the process that keeps its address
+// space (keeper.h) which stays, an orphan in exit_aio.
 
 import { readdirSync, readFileSync } from 'node:fs';
 import { expect } from 'vitest';
@@ -15,16 +16,30 @@ export function isGone(pid: number): boolean {
   }
 }
 
-/** The states of its threads, as in "Z:1 D:3", for a measured line. */
-export function statesOf(pid: number): string {
+/** A process and its children, to be asked while it lives. */
+export function familyOf(pid: number): number[] {
+  const children = readdirSync(`/proc/${pid}/task`).flatMap((tid) => readIf(`/proc/${pid}/task/${tid}/children`).split(' '));
+  return [pid, ...children.filter((child) => child !== '').map(Number)];
+}
+
+/** Nothing stays that could leave: they have given their memory back, or keep that of a corpse. */
+export async function expectLeft(...pids: number[]): Promise<void> {
+  const staying = (): string[] => pids.filter((pid) => readIf(`/proc/${pid}/cmdline`) !== '' && readIf(`/proc/${pid}/comm`) !== 'kv-keeper\n').map((pid) => `${pid} ${statesOf(pid)}`);
+  await expect.poll(staying, { timeout: GONE_MS, interval: 5 }).toEqual([]);
+}
+
+/** The states of their threads, as in "Z:1 D:3", for a measured line. */
+export function statesOf(...pids: number[]): string {
   const counts = new Map<string, number>();
-  try {
-    for (const tid of readdirSync(`/proc/${pid}/task`)) {
-      const state = stateIn(`/proc/${pid}/task/${tid}/stat`);
-      counts.set(state, (counts.get(state) ?? 0) + 1);
+  for (const pid of pids) {
+    try {
+      for (const tid of readdirSync(`/proc/${pid}/task`)) {
+        const state = stateIn(`/proc/${pid}/task/${tid}/stat`);
+        counts.set(state, (counts.get(state) ?? 0) + 1);
+      }
+    } catch {
+      // it has left meanwhile
     }
-  } catch {
-    // it has left meanwhile
   }
   return [...counts].map(([state, count]) => `${state}:${count}`).join(' ') || 'gone';
 }
@@ -34,6 +49,14 @@ export async function expectGone(...pids: number[]): Promise<number> {
   const began = performance.now();
   await expect.poll(() => pids.filter((pid) => !isGone(pid)).map((pid) => `${pid} ${statesOf(pid)}`), { timeout: GONE_MS, interval: 5 }).toEqual([]);
   return performance.now() - began;
+}
+
+function readIf(file: string): string {
+  try {
+    return readFileSync(file, 'latin1');
+  } catch {
+    return '';
+  }
 }
 
 function stateIn(file: string): string {
