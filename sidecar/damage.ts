@@ -76,7 +76,7 @@ export class Damage implements Owner {
       return;
     }
     this.#end(operation);
-    this.setAside += 1;
+    if (done.status === 'ok') this.setAside += 1;
   }
 
   dropped(operation: Operation): void {

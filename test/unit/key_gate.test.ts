@@ -136,6 +136,19 @@ describe('damage', () => {
     expect(native.held('store')[0]!.spec, 'once is enough').toMatchObject({ replace: false });
   });
 
+  test('only a file that was really moved counts as set aside', async () => {
+    const { native, load, deliver, ask, answer } = await started();
+    load(1, [0, 1], { hexes: ['aa', 'bb'] });
+    native.releaseAll('load', { status: 'corrupt', inode: '4711' });
+    deliver();
+    const [first, second] = native.held('aside');
+    native.release(first!);
+    native.release(second!, { status: 'not_found' }); // another sidecar has stored a good block there meanwhile
+    deliver();
+    ask({ id: 2, op: 'stats' });
+    expect((answer(2) as { stats?: { files_set_aside?: number } }).stats?.files_set_aside).toBe(1);
+  });
+
   test('an aside that fails or is stuck leaves the key to be replaced', async () => {
     const { native, load, store, deliver, advance } = await started(held);
     load(1, [0], { hexes: ['aa'] });
