@@ -34,7 +34,7 @@ export function decode(value: unknown, context: DecodeContext): Decoded {
     return invalid(null, `a request is one JSON object, got ${show(value)}`);
   }
   const fields = value as Record<string, unknown>;
-  if (!Object.hasOwn(fields, 'id')) return invalid(null, 'id is missing');
+  if (!Object.hasOwn(fields, 'id')) return invalid(null, 'id is missing; give each request one of its own, for example "id":1');
   const id = fields['id'];
   if (!isId(id)) return invalid(null, wrong('id', id, context));
   if (!Object.hasOwn(fields, 'op')) return invalid(id, `op is missing; known: ${OPS.join(', ')}`);

@@ -121,7 +121,7 @@ const columnKeys = (message: StoreMessage | LoadMessage): KeyColumns => keyColum
 
 function slotColumns(message: StoreMessage | LoadMessage, count: number, bounds: Bounds): { slots: number[]; bytes: number[] } {
   const { slots, bytes } = message;
-  if (slots === undefined) throw new Refusal('slots is missing');
+  if (slots === undefined) throw new Refusal(message.op === 'load' ? 'slots is missing (or ask for "inline":true)' : 'slots is missing');
   if (bytes === undefined) throw new Refusal('bytes is missing');
   if (slots.length !== count) throw new Refusal(`slots must have as many entries as keys (${count}), got ${slots.length}`);
   for (let i = 0; i < count; i += 1) if (slots[i]! >= bounds.slots) slotOf(slots[i]!, `slots[${i}]`, bounds);

@@ -30,7 +30,7 @@ export function explain(op: Op, request: Fields, fault: Fault, bounds: Bounds): 
     const known = path === '' ? REQUEST_FIELDS[op] : (BLOCK_FIELDS[op] ?? []);
     // An unknown field first: "key" for "keys" is better called misspelt than "keys" called missing.
     const unknown = Object.keys(value as Fields).find((name) => !known.includes(name));
-    if (unknown !== undefined) return unknownField(path === '' ? op : path, unknown, known);
+    if (unknown !== undefined) return unknownField(path === '' ? op : path, unknown, known, path !== '');
     return `${inside}${fault.params.missingProperty ?? 'a field'} is missing`;
   }
   const name = steps.findLast((step) => !/^\d+$/.test(step)) ?? '';
@@ -39,10 +39,10 @@ export function explain(op: Op, request: Fields, fault: Fault, bounds: Bounds): 
   return `${path} must be ${expected(name, steps.length, bounds)}, got ${show(value)}${namespaceWrong ? `: ${namespaceWrong}` : ''}`;
 }
 
-export function unknownField(where: string, name: string, known: readonly string[]): string {
+export function unknownField(where: string, name: string, known: readonly string[], nested = false): string {
   const near = nearest(name, known);
   const found = `unknown field ${show(name)}`;
-  return near ? `${found} (did you mean "${near}"?)` : `${found}; ${where} takes ${known.join(', ')}`;
+  return near ? `${found}${nested ? ` in ${where}` : ''} (did you mean "${near}"?)` : `${found}; ${where} takes ${known.join(', ')}`;
 }
 
 /** What a field must be; `depth` 1 is the field itself, 2 an entry of it. */

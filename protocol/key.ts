@@ -9,13 +9,14 @@ const NAMESPACE = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}(@[0-9]{1,10})?$/;
 export function explainKey(path: string, value: unknown, bare: boolean): string {
   const form = bare ? 'a hex (the namespace is given beside it)' : 'namespace/hex';
   if (typeof value !== 'string') return `${path} must be ${form}, got ${show(value)}`;
-  return `${path} must be ${form}, got ${show(value)}: ${keyFault(value, bare)}`;
+  // In blocks each key is whole: there is no namespace field beside them.
+  return `${path} must be ${form}, got ${show(value)}: ${keyFault(value, bare, path.startsWith('keys'))}`;
 }
 
-function keyFault(key: string, bare: boolean): string {
+function keyFault(key: string, bare: boolean, inColumn: boolean): string {
   const slash = key.indexOf('/');
   if (bare && slash >= 0) return 'leave the namespace out of the key, or leave out the namespace field';
-  if (!bare && slash < 0) return 'there is no "/"; give the whole key, or a namespace field';
+  if (!bare && slash < 0) return `there is no "/"; give the whole key${inColumn ? ', or a namespace field' : ''}`;
   const namespace = key.slice(0, Math.max(slash, 0));
   const hex = key.slice(slash + 1);
   if (!bare) {

@@ -10,7 +10,7 @@ export function whatToType(mounts: readonly MountInfo[]): string[] {
   const mount = mounts.length > 1 && first ? `,"mount":"${first.name}"` : '';
   return [
     '',
-    ...mounts.map((one) => `  ${one.name}: ${one.root} (${one.state}${one.reason ? `: ${one.reason}` : ''})`),
+    ...mounts.map((one) => `  ${one.name}: ${one.root} (${standing(one)})`),
     '',
     'kvlane is ready. One JSON object a line; try:',
     `  {"id":1,"op":"store"${mount},"blocks":[{"key":"demo/00ff","text":"hello"}]}`,
@@ -21,6 +21,13 @@ export function whatToType(mounts: readonly MountInfo[]): string[] {
     'Ctrl-D or {"id":6,"op":"shutdown"} ends it.',
     '',
   ];
+}
+
+// The state of a mount that nobody has used yet is `unknown`, which reads like a fault.
+function standing(mount: MountInfo): string {
+  if (mount.store_id === undefined || mount.reason) return `${mount.state}${mount.reason ? `: ${mount.reason}` : ''}`;
+  const words = [mount.created ? 'a new store' : 'a store', mount.fs_type ? ` on ${mount.fs_type}` : '', mount.direct === false ? ', without O_DIRECT' : ''].join('');
+  return mount.state === 'ok' || mount.state === 'unknown' ? words : `${words}, ${mount.state}`;
 }
 
 /** Mounts that answered and have no store, where making one may help. */

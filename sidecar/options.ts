@@ -81,7 +81,6 @@ export function parseCommandLine(words: readonly string[], cwd: () => string): C
     .description('Serve requests from stdin until it ends.')
     .usage('--mount NAME=DIR [options]')
     .helpOption('-h, --help', 'print this help')
-    .allowExcessArguments(false)
     .addOption(
       new Option('--mount <NAME=DIR>', 'a store: the name requests use, and its root directory; repeat for more').argParser(
         (word: string, before: MountOption[] = []) => [...before, mountOption(word, before, cwd)],
@@ -103,6 +102,11 @@ export function parseCommandLine(words: readonly string[], cwd: () => string): C
     .addHelpText('after', HELP_AFTER)
     .action((given: Given, command: Command) => {
       const byHand = (name: string): boolean => command.getOptionValueSource(name) === 'cli';
+      const [word] = command.args;
+      if (word !== undefined) {
+        const meant = word.includes('=') || word.startsWith('/') ? `; did you mean --mount ${word.includes('=') ? word : `kv0=${word}`}?` : '';
+        return command.error(`kvlane: serve takes options only, got '${word}'${meant}`, { exitCode: EXIT_USAGE });
+      }
       if (given.mount === undefined) {
         return command.error("kvlane: --mount is missing: name at least one store, for example --mount kv0=/mnt/cache", { exitCode: EXIT_USAGE });
       }
@@ -135,6 +139,7 @@ export function parseCommandLine(words: readonly string[], cwd: () => string): C
       return undefined;
     });
   serve.copyInheritedSettings(program);
+  serve.allowExcessArguments(true); // refused above, in words that help more
   program.addHelpText('after', '\nTry: kvlane serve --help');
 
   try {

@@ -35,7 +35,7 @@ describe('what is no request at all', () => {
   });
 
   test('a missing or unreadable id is null in the answer', () => {
-    expect(decode({ op: 'ping' }, context)).toMatchObject({ id: null, message: 'id is missing' });
+    expect(decode({ op: 'ping' }, context)).toMatchObject({ id: null, message: 'id is missing; give each request one of its own, for example "id":1' });
     for (const id of [-1, 1.5, 2 ** 53, null, {}, [], true]) {
       expect(decode({ id, op: 'ping' }, context)).toMatchObject({ id: null, message: expect.stringMatching(/^id must be an integer from 0 to 9007199254740991 or a string of at most 64 bytes, got /) });
     }
@@ -59,7 +59,7 @@ describe('ops and fields', () => {
 
   test('an unknown field names the nearest, at the top and inside a block', () => {
     expect(refusal(load(B, { timout_ms: 5 }))).toBe('unknown field "timout_ms" (did you mean "timeout_ms"?)');
-    expect(refusal(load({ ...B, solt: 1 }))).toBe('unknown field "solt" (did you mean "slot"?)');
+    expect(refusal(load({ ...B, solt: 1 }))).toBe('unknown field "solt" in blocks[0] (did you mean "slot"?)');
     expect(refusal(load({ ...B, text: 'a' }))).toBe('unknown field "text"; blocks[0] takes key, slot, bytes');
     expect(refusal({ id: 1, op: 'lookup', key: 'a/00' })).toBe('unknown field "key" (did you mean "keys"?)');
     expect(refusal({ id: 1, op: 'ping', verbose: true })).toBe('unknown field "verbose"; ping takes id, op');
@@ -111,8 +111,12 @@ describe('mounts', () => {
 });
 
 describe('keys', () => {
+  test('a hex alone is told of the namespace field only where there can be one', () => {
+    expect(refusal(load({ ...B, key: '9f3c' }))).toBe('blocks[0].key must be namespace/hex, got "9f3c": there is no "/"; give the whole key');
+    expect(refusal({ id: 1, op: 'lookup', keys: ['9f3c'] })).toBe('keys[0] must be namespace/hex, got "9f3c": there is no "/"; give the whole key, or a namespace field');
+  });
+
   test.each([
-    ['9f3c', 'there is no "/"; give the whole key, or a namespace field'],
     ['llama/9F3C', 'the hex must be lower case'],
     ['llama/xyz0', '"x" is no hex digit (0-9, a-f)'],
     ['llama/9', 'the hex has 1 digits, it must have 2 to 128'],
@@ -185,7 +189,7 @@ describe('slots and bytes', () => {
     expect(refusal({ id: 1, op: 'load', keys: ['a/00'], slots: [1, 2], bytes: 8 })).toBe('slots must have as many entries as keys (1), got 2');
     expect(refusal({ id: 1, op: 'load', keys: ['a/00'], slots: [1], bytes: [8, 8] })).toBe('bytes must be one number, or have as many entries as keys (1), got 2');
     expect(refusal({ id: 1, op: 'load', keys: ['a/00'], slots: [1] })).toBe('bytes is missing');
-    expect(refusal({ id: 1, op: 'load', keys: ['a/00'], bytes: 1 })).toBe('slots is missing');
+    expect(refusal({ id: 1, op: 'load', keys: ['a/00'], bytes: 1 })).toBe('slots is missing (or ask for "inline":true)');
     expect(refusal(load(B, { keys: ['a/00'] }))).toBe('blocks and keys are two forms of the same; give blocks, or keys, slots and bytes');
   });
 

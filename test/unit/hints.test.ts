@@ -15,6 +15,16 @@ test('each line to type is a request, with the mount where there are several', (
   expect(typed([kv0, kv1]).slice(0, 3).map(({ mount }) => mount)).toEqual(['kv0', 'kv0', 'kv0']);
 });
 
+test('a mount that nobody has used yet is not said to be unknown', () => {
+  const lines = whatToType([{ ...kv0, state: 'unknown', created: true, fs_type: 'ext4', direct: true }, { ...kv0, name: 'far', direct: false }, { ...kv0, name: 'ill', state: 'suspended' }, kv1]);
+  expect(lines.filter((line) => line.includes('/mnt/'))).toEqual([
+    '  kv0: /mnt/a (a new store on ext4)',
+    '  far: /mnt/a (a store, without O_DIRECT)',
+    '  ill: /mnt/a (a store, suspended)',
+    '  kv1: /mnt/b (suspended: no kvlane.json)',
+  ]);
+});
+
 function offering(mounts: MountInfo[]) {
   const said: string[] = [];
   const made: string[] = [];

@@ -78,7 +78,9 @@ test.each([
   [['--mount', 'a=/a', '--engine', 'uring'], 'Allowed choices are threads, aio.'],
   [['--mount', 'a=/a', '--file-mode', '0400'], 'The owner must be able to read and write'],
   [['--mount', 'a=/a', '--file-mode', '0755'], 'no execute bits'],
-  [['--mount', 'a=/a', 'more'], 'too many arguments'],
+  [['--mount', 'a=/a', 'more'], "serve takes options only, got 'more'"],
+  [['kv0=/mnt/a'], 'did you mean --mount kv0=/mnt/a?'],
+  [['/mnt/a'], 'did you mean --mount kv0=/mnt/a?'],
 ])('serve %j is refused in one sentence', (words, sentence) => {
   const text = refused(...words);
   expect(text).toMatch(/^kvlane: /);
