@@ -135,6 +135,8 @@ def test_a_forked_child_does_not_hold_the_sidecar_and_says_that_it_cannot_use_it
                 kv.lookup(["a/00"])
             except Exception as error:
                 print(type(error).__name__, flush=True)
+            with open("/proc/self/maps") as maps:
+                print("mapped" if "kvlane-arena" in maps.read() else "let go", flush=True)
             os.close(write_end)
             os.read(read_end, 1)  # outlives the parent's client
             os._exit(0)
@@ -145,7 +147,7 @@ def test_a_forked_child_does_not_hold_the_sidecar_and_says_that_it_cannot_use_it
         os.waitpid(child, 0)
         """,
     )
-    assert "ClientClosed" in out
+    assert "ClientClosed" in out and "let go" in out
     assert "exited with status 0" in out
 
 

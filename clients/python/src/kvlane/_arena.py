@@ -191,6 +191,16 @@ class Arena:
                 slot._state = "abandoned"
         self._held.clear()
 
+    def forget_after_fork(self) -> None:
+        """In a forked child: lets go of the memory, so that the parent sees it come back. Views that the child has
+        inherited keep it until it exits."""
+        self.abandoned = True
+        self._close_fd()
+        if self._mapping is not None:
+            with contextlib.suppress(BufferError):
+                self._mapping.close()
+                self._mapping = None
+
     def memory_is_back(self) -> bool:
         """True once nothing of ours holds the abandoned memory: no lease, and no view that a caller has kept.
 

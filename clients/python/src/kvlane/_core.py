@@ -452,6 +452,7 @@ class Core:
         life, self.life = self.life, None
         if life is not None:
             life.process.forget_after_fork()
+            life.arena.forget_after_fork()
         self._close_wake()
 
 

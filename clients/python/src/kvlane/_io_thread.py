@@ -229,7 +229,8 @@ class IoThread:
                 core.set_state(
                     "off",
                     f"{core.corpses.abandoned_arenas()} abandoned arenas are not back yet "
-                    f"(processes that cannot be reaped: {pids}); it starts again when the kernel lets go of one",
+                    f"(processes that cannot be reaped: {pids}; without any, the kernel still writes or somebody "
+                    "keeps views); it starts again when one is back",
                 )
                 return
             if core.state == "off":
