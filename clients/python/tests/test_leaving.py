@@ -151,6 +151,30 @@ def test_a_forked_child_does_not_hold_the_sidecar_and_says_that_it_cannot_use_it
     assert "exited with status 0" in out
 
 
+def test_a_forked_child_waits_for_no_lock_that_another_thread_held(fake: FakeSidecar) -> None:
+    run_python(
+        fake,
+        """
+        import signal
+        held, done = threading.Event(), threading.Event()
+        def hold():
+            with kv._core.lock, kv._core.notes._lock, kv._core.sidecar_log._lock:
+                held.set()
+                done.wait()
+        slot = kv.lease(1)[0]
+        threading.Thread(target=hold, daemon=True).start()
+        assert held.wait(5)
+        child = os.fork()
+        if child == 0:
+            signal.alarm(5)
+            slot.release(), kv.notes(), kv.sidecar_log(), kv.client_stats(), kv.close()
+            os._exit(0)
+        done.set()
+        assert os.waitpid(child, 0)[1] == 0
+        """,
+    )
+
+
 def test_a_sidecar_of_a_killed_engine_sees_the_end_of_its_stdin(fake: FakeSidecar) -> None:
     program = textwrap.dedent(f"""
         import os, signal, sys

@@ -445,7 +445,9 @@ class Core:
 
     def forget_after_fork(self) -> None:
         """In a forked child: the sidecar and its pipes are the parent's. Locks may be held by threads that are gone."""
-        self.lock = Lock()
+        self.lock.forget_after_fork()
+        self.notes.forget_after_fork()
+        self.sidecar_log.forget_after_fork()
         self.changed = threading.Condition(self.lock.inner)
         self.close_wanted = True
         self.state, self.reason = "closed", "it belongs to the process that forked this one"

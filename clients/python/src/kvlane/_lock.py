@@ -15,6 +15,13 @@ class Lock:
     def __init__(self) -> None:
         self.inner = threading.RLock()
 
+    def forget_after_fork(self) -> None:
+        """In a forked child: open again, in place, if a thread that is gone has it. Others keep this very object."""
+        if self.inner.acquire(blocking=False):  # free, or ours
+            self.inner.release()
+        else:
+            self.inner = threading.RLock()
+
     def __enter__(self) -> None:
         if not sys.is_finalizing():
             self.inner.acquire()

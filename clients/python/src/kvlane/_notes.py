@@ -37,6 +37,9 @@ class Notes:
             self._lines.append(line)
             self.added += 1
 
+    def forget_after_fork(self) -> None:
+        self._lock.forget_after_fork()
+
     def tail(self) -> tuple[str, ...]:
         with self._lock:
             return tuple(self._lines)
