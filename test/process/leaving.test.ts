@@ -51,11 +51,16 @@ test('SIGKILL: the parent sees the end of stdout at once', async () => {
 });
 
 test('the parent is killed while somebody else holds stdin open: the sidecar leaves all the same', async () => {
-  // A shell between us: it starts the sidecar on our own pipes, says its pid, and is then killed.
+  // A shell between us: it starts the sidecar on our own pipes, says its pid, and is then killed. stdin is a FIFO that we hold
+  // open: an ordinary pipe Node would close as soon as the shell is gone, and its end would be the faster witness.
+  const fifo = join(freshDirectory(), 'stdin');
+  execFileSync('mkfifo', [fifo]);
+  const stdin = openSync(fifo, 'r+');
+  onTestFinished(() => closeSync(stdin));
   const parent = spawn(
     'sh',
     ['-c', 'exec 3<&0; "$@" <&3 & echo "{\\"event\\":\\"started\\",\\"pid\\":$!}"; wait', 'sh', process.execPath, sidecarMain(), 'serve', '--mount', `kv0=${freshDirectory()}`, '--create'],
-    { stdio: 'pipe', detached: true },
+    { stdio: [stdin, 'pipe', 'pipe'], detached: true },
   );
   onTestFinished(() => {
     try {
@@ -67,7 +72,7 @@ test('the parent is killed while somebody else holds stdin open: the sidecar lea
   const sidecar = talkTo(parent);
   await sidecar.ready();
   const { pid } = await sidecar.message((message) => message['event'] === 'started', 'the pid');
-  sidecar.send({ id: 1, op: 'ping' });
+  writeSync(stdin, '{"id":1,"op":"ping"}\n');
   await sidecar.answer(1);
   parent.kill('SIGKILL');
   await sidecar.exited;
