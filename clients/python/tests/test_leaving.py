@@ -151,6 +151,33 @@ def test_a_forked_child_does_not_hold_the_sidecar_and_says_that_it_cannot_use_it
     assert "exited with status 0" in out
 
 
+def test_a_forked_child_lets_go_of_abandoned_arenas_too(fake: FakeSidecar) -> None:
+    _, out = run_python(
+        fake,
+        """
+        from kvlane import _corpses
+        corpses = []
+        for _ in range(2):
+            arena = kv._core.life.arena
+            arena = type(arena)(slots=1, slot_bytes=4096, life=9, lock=arena.lock, ledger=arena.ledger, huge_pages=False)
+            arena.abandon()
+            corpses.append((type(kv._core.life.process).spawn(["sleep", "60"], os.environ, arena.fd), arena))
+        kv._core.corpses.add(*corpses[0])  # of this client, and of one that was closed
+        _corpses._left.append(_corpses.Corpse(*corpses[1], 0))
+        child = os.fork()
+        if child == 0:
+            with open("/proc/self/maps") as maps:
+                print("mapped" if "kvlane-arena" in maps.read() else "let go", flush=True)
+            print("inherited", _corpses.left_behind() + len(kv._core.corpses.unreaped_pids()), flush=True)
+            os._exit(0)
+        os.waitpid(child, 0)
+        for process, _ in corpses:
+            process.kill()
+        """,
+    )
+    assert "let go" in out and "inherited 0" in out
+
+
 def test_a_forked_child_waits_for_no_lock_that_another_thread_held(fake: FakeSidecar) -> None:
     run_python(
         fake,

@@ -455,6 +455,7 @@ class Core:
         if life is not None:
             life.process.forget_after_fork()
             life.arena.forget_after_fork()
+        self.corpses.forget_after_fork()
         self._close_wake()
 
 

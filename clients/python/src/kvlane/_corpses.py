@@ -63,11 +63,26 @@ class Corpses:
     def pidfds(self) -> list[int]:
         return [corpse.process.pidfd for corpse in self._list if not corpse.reaped and corpse.process.pidfd >= 0]
 
+    def forget_after_fork(self) -> None:
+        """In a forked child: neither the processes nor the memory are its own."""
+        for corpse in self._list:
+            corpse.arena.forget_after_fork()
+        self._list = []
+
     def leave_behind(self) -> None:
         """What is reaped but still looked at is the caller's memory from here on; only what the kernel holds goes on."""
         with _left_lock:
             _left.extend(corpse for corpse in self._list if not corpse.reaped or corpse.arena.kernel_holds())
             self._list = []
+
+
+def forget_after_fork() -> None:
+    """In a forked child: what closed clients left belongs to the parent, and the lock perhaps to a thread that is gone."""
+    global _left_lock
+    _left_lock = threading.Lock()
+    for corpse in _left:
+        corpse.arena.forget_after_fork()
+    _left.clear()
 
 
 def left_behind() -> int:

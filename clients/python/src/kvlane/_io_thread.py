@@ -17,6 +17,7 @@ import signal
 import threading
 import weakref
 
+from . import _corpses
 from ._clock import now_us
 from ._core import Core, parse_line
 from ._life import Life
@@ -314,6 +315,7 @@ def _at_exit() -> None:
 
 
 def _after_fork() -> None:
+    _corpses.forget_after_fork()
     for core in list(_cores):
         core.forget_after_fork()
 
