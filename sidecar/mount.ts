@@ -11,8 +11,6 @@ export class Mount {
   readonly name: string;
   readonly root: string;
   readonly nativeId: number;
-  /** Make the store when there is none; only until one is known. */
-  create: boolean;
   standing: Standing = 'unheard';
   /** Why it is not right, and what to do, as a sentence. */
   reason = '';
@@ -29,12 +27,11 @@ export class Mount {
   /** What was last said about each class, in `ready` or in an event. */
   readonly said: Record<LaneClass, MountState> = { load: 'unknown', store: 'unknown', metadata: 'unknown' };
 
-  constructor(index: number, name: string, root: string, nativeId: number, create: boolean) {
+  constructor(index: number, name: string, root: string, nativeId: number) {
     this.index = index;
     this.name = name;
     this.root = root;
     this.nativeId = nativeId;
-    this.create = create;
   }
 
   state(laneClass: LaneClass): MountState {

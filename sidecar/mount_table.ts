@@ -9,20 +9,25 @@ import { readFile } from 'node:fs';
 /** A remount is noticed in a fifth of a second, which leaves the probes their share of the promised one. */
 export const MOUNT_TABLE_LOOK_US = 200_000;
 
+/** Who waits for one read. It takes a millisecond; should all of libuv's threads be stuck, it must not gather more. */
+const WAITING_MAX = 64;
+
 export interface MountTable {
-  /** The text of mountinfo, or null. Never more than one read under way: a call meanwhile is dropped. */
+  /** The text of mountinfo, or null. Never more than one read under way: a call meanwhile shares its answer. */
   read(take: (text: string | null) => void): void;
 }
 
 export function procMountTable(path = '/proc/self/mountinfo'): MountTable {
-  let reading = false;
+  let waiting: ((text: string | null) => void)[] = [];
   return {
     read(take) {
-      if (reading) return;
-      reading = true;
+      if (waiting.length >= WAITING_MAX) return;
+      waiting.push(take);
+      if (waiting.length > 1) return;
       readFile(path, 'utf8', (error, text) => {
-        reading = false;
-        take(error === null ? text : null);
+        const all = waiting;
+        waiting = [];
+        for (const one of all) one(error === null ? text : null);
       });
     },
   };

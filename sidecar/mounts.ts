@@ -10,9 +10,11 @@ import type { Device, Devices } from './devices.ts';
 import { errnoName } from './errno.ts';
 import type { Lanes } from './lanes.ts';
 import { Mount } from './mount.ts';
+import type { MountTable } from './mount_table.ts';
 import { Operation, type Done, type Owner } from './operation.ts';
 import { PROBES_STUCK_MAX, Prober, type ProbeHost } from './prober.ts';
 import type { Log, MountOption } from './service_types.ts';
+import { StoreMaking } from './store_making.ts';
 
 /** Ready in the usual time with a hung mount: a healthy one answers in a millisecond, the rest of the start takes 60. */
 export const START_WAIT_MS = 80;
@@ -24,6 +26,7 @@ export interface MountsContext {
   lanes: Lanes;
   deadlines: Deadlines;
   log: Log;
+  mountTable: MountTable;
   nowUs(): number;
   send(event: Event): void;
 }
@@ -34,6 +37,7 @@ export class Mounts implements Alarm {
   readonly all: Mount[];
   #byName = new Map<string, Mount>();
   #identifiers: Prober[];
+  #making: StoreMaking[];
   #devices: Devices;
   #context: MountsContext;
   #startedUs = 0;
@@ -44,12 +48,17 @@ export class Mounts implements Alarm {
   constructor(options: MountOption[], devices: Devices, context: MountsContext) {
     this.#devices = devices;
     this.#context = context;
-    this.all = options.map(({ name, root, create }, index) => new Mount(index, name, root, context.native.addMount(root), create));
+    this.all = options.map(({ name, root }, index) => new Mount(index, name, root, context.native.addMount(root)));
     for (const mount of this.all) this.#byName.set(mount.name, mount);
+    this.#making = options.map(({ root, create }) => {
+      const making = new StoreMaking(context.mountTable, context.log, root);
+      if (create) making.want();
+      return making;
+    });
     this.#identifiers = this.all.map((mount) => {
       const pool = context.native.createPool({ laneClass: 'metadata', lanes: 1, engine: 'threads' });
       context.native.setStuckLimit(pool, PROBES_STUCK_MAX - 1);
-      return new Prober(new Identify(mount, pool, this, context), context.lanes, context.deadlines);
+      return new Prober(new Identify(mount, pool, this, this.#making[mount.index]!, context), context.lanes, context.deadlines);
     });
   }
 
@@ -133,7 +142,7 @@ export class Mounts implements Alarm {
   createStore(name: string): void {
     const mount = this.named(name);
     if (mount === null || mount.storeId !== null) return;
-    mount.create = true;
+    this.#making[mount.index]!.want();
     this.#identifiers[mount.index]!.nudge(this.#context.nowUs());
   }
 
@@ -187,24 +196,27 @@ class Identify implements ProbeHost {
   #mount: Mount;
   #pool: number;
   #mounts: Mounts;
+  #making: StoreMaking;
   #context: MountsContext;
 
-  constructor(mount: Mount, pool: number, mounts: Mounts, context: MountsContext) {
+  constructor(mount: Mount, pool: number, mounts: Mounts, making: StoreMaking, context: MountsContext) {
     this.#mount = mount;
     this.#pool = pool;
     this.#mounts = mounts;
+    this.#making = making;
     this.#context = context;
   }
 
   ask(owner: Owner): Operation {
     const operation = new Operation('identify', this.#mount, null, this.#pool, owner, 0, 0);
-    operation.flag = this.#mount.create && this.#mount.storeId === null;
+    operation.flag = this.#mount.storeId === null && this.#making.take();
     return operation;
   }
 
-  answered(done: Done, late: boolean): number {
+  answered(done: Done, late: boolean, operation: Operation): number {
     // Given up and come back: what it says may be old, and it made no further call. Ask afresh.
     if (late || done.status === 'saturated') return IDENTIFY_AGAIN_US;
+    if (done.status === 'not_found' && this.#mount.storeId === null && !operation.flag) this.#making.missing();
     return this.#mounts.identified(this.#mount, done) ? 0 : IDENTIFY_AGAIN_US;
   }
 

@@ -52,7 +52,8 @@ export function createService(deps: ServiceDeps, options: ServiceOptions): Servi
   };
   const { engine, stuckMax, holdBreakerClosed } = options;
   const devices = new Devices({ engine, lanes: options.lanes, stuckMax, stallUs: options.stallMs * 1000, holdBreakerClosed }, options.stuckProcessMax, groupContext);
-  const mounts = new Mounts(options.mounts, devices, { native, lanes, deadlines, log, nowUs, send });
+  const mountTable = deps.mountTable ?? NO_MOUNT_TABLE;
+  const mounts = new Mounts(options.mounts, devices, { native, lanes, deadlines, log, mountTable, nowUs, send });
   const tasks = new TaskTable(deadlines, stats, send);
   const dispatcher = new Dispatcher({
     tasks: { native, lanes, tasks, slots, slotBytes: options.slotBytes, staging, damage, stats, nowUs },
@@ -65,7 +66,7 @@ export function createService(deps: ServiceDeps, options: ServiceOptions): Servi
   });
   const watchkeeping = new Watchkeeping(deadlines, () => tasks.size() > 0);
   const remounts = new Remounts({
-    table: deps.mountTable ?? NO_MOUNT_TABLE,
+    table: mountTable,
     deadlines,
     mounts: () => mounts.all,
     probed: (mount) => mounts.probed(mount),
