@@ -109,6 +109,7 @@ export class PlainStore {
   }
 }
 
+/** A sidecar on `root`, whatever it makes of it. */
 export async function startPlain(root: string, o: PlainOptions = {}): Promise<PlainStore> {
   const arenaMib = Math.ceil(((o.slots ?? 64) * SLOT_BYTES) / 2 ** 20);
   const args = ['--slot-bytes', String(SLOT_BYTES), '--arena-mib', String(arenaMib), '--timeout-ms', String(TIMEOUT_MS), '--engine', o.engine ?? 'threads', ...(o.args ?? [])];
@@ -119,18 +120,24 @@ export async function startPlain(root: string, o: PlainOptions = {}): Promise<Pl
   });
   const store = new PlainStore(root, client);
   if (o.engine && client.ready.engine !== o.engine) throw new Error(`the sidecar runs ${client.ready.engine}, ${o.engine} was asked for: ${client.stderr}`);
+  // Its first request does not meet a mount that has not answered yet.
+  await until('the mount has answered', async () => (await mountOf(store)).code !== 'MOUNT_SUSPENDED', () => client.stderr);
   return store;
 }
 
-/** The same, and the store has been identified: its first request does not meet a mount that is still `unknown`. */
+/** The same, and it is a store that can be used. */
 export async function startStore(root: string, o: PlainOptions = {}): Promise<PlainStore> {
   const store = await startPlain(root, o);
-  const known = async (): Promise<boolean> => {
-    const answer = await store.client.request('stats', { timeout_ms: TIMEOUT_MS } as unknown as Fields<'stats'>);
-    return ((answer as { stats?: { mounts?: { store_id?: string }[] } }).stats?.mounts ?? []).every((mount) => mount.store_id !== undefined);
-  };
-  await until('the store is identified', known, () => store.client.stderr);
+  const { store_id: id, code, reason } = await mountOf(store);
+  if (id === undefined) throw new Error(`${root} cannot be used: ${code}, ${reason}; ${store.client.stderr}`);
   return store;
+}
+
+async function mountOf(store: PlainStore): Promise<{ store_id?: string; code?: string; reason?: string }> {
+  const answer = await store.client.request('stats', { timeout_ms: TIMEOUT_MS } as unknown as Fields<'stats'>);
+  const [mount] = (answer as { stats?: { mounts?: object[] } }).stats?.mounts ?? [];
+  if (mount === undefined) throw new Error(`no mount in ${JSON.stringify(answer)}; ${store.client.stderr}`);
+  return mount;
 }
 
 export function blockPath(root: string, key: string): string {
