@@ -304,7 +304,7 @@ describe('mounts', () => {
 
   test('one without a store is WRONG_STORE and says how to make one; made later, it is used', async () => {
     let made = false;
-    const { native, ready, load, advance, answer, events, service } = await started({}, (spec) => (spec.kind !== 'identify' ? null : made || spec.create ? identifies(spec) : { status: 'wrong_store', text: 'no kvlane.json' }));
+    const { native, ready, load, advance, answer, events, service } = await started({}, (spec) => (spec.kind !== 'identify' ? null : made || spec.create ? identifies(spec) : { status: 'not_found', errno: 2, text: 'no kvlane.json' }));
     expect(ready).toMatchObject([{ state: 'suspended', code: 'WRONG_STORE', reason: expect.stringContaining('--create') }]);
     expect(events('mount'), 'ready says it').toEqual([]);
     load(1, [0]);
