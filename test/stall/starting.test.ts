@@ -3,19 +3,16 @@
 
 import { execFileSync } from 'node:child_process';
 import { expect, it } from 'vitest';
-import { Client } from '../../clients/node/client.ts';
-import type { Engine } from '../../native/index.ts';
 import type { Code } from '../../protocol/messages.ts';
 import { backAfter, BACK_MS } from '../support/mount_story.ts';
-import { MountPoint, treeOf } from '../support/mount_point.ts';
+import { treeOf } from '../support/mount_point.ts';
+import { isNamed, mountOf, onStage } from '../support/mount_stage.ts';
 import { codesOf, LATE_MS } from '../support/promptness.ts';
-import { identified, keysOf, measured, onEachEngine, Rig } from '../support/rig.ts';
-import { type Lab, type OpClass, startLab } from '../support/stall.ts';
+import { keysOf, measured, onEachEngine, type Rig } from '../support/rig.ts';
+import type { Lab, OpClass } from '../support/stall.ts';
 
-const SLOT_BYTES = 16_384;
 const TIMEOUT_MS = 300;
 const CALM_MS = 10_000;
-const STALL_MS = 100;
 const EVERY_BLOCK = '/blocks/*';
 /** A start waits 80 ms for its mounts at most; the rest of this is noise. */
 const READY_EXTRA_MS = 1_000;
@@ -235,61 +232,6 @@ onEachEngine('starting', (engine) => {
     }, 2));
 });
 
-interface Started extends Rig {
-  readyMs: number;
-}
-
-/** Labs, a mount point, and the sidecars of one test; all of it goes, whatever becomes of the test. */
-class Stage {
-  readonly labs: readonly Lab[];
-  readonly point = new MountPoint();
-  readonly #rigs = new Set<Rig>();
-
-  constructor(labs: readonly Lab[]) {
-    this.labs = labs;
-  }
-
-  async start(engine: Engine, root: string, o: { create?: boolean; known?: boolean } = {}): Promise<Started> {
-    const args = ['--engine', engine, '--slot-bytes', String(SLOT_BYTES), '--arena-mib', '2', '--stall-ms', String(STALL_MS), '--lanes', '2'];
-    const beganMs = performance.now();
-    const client = await Client.spawn({ mounts: { kv0: root }, create: o.create ?? true, args });
-    const rig = Object.assign(new Rig(this.labs[0]!, client, engine, SLOT_BYTES), { readyMs: performance.now() - beganMs });
-    this.#rigs.add(rig);
-    if (o.known ?? true) await identified(rig);
-    return rig;
-  }
-
-  async end(rig: Rig): Promise<void> {
-    this.#rigs.delete(rig);
-    await rig.client.shutdown(TIMEOUT_MS);
-  }
-
-  /** These blocks are in the lab's store, made by a sidecar that has left. */
-  async fill(engine: Engine, keys: readonly string[], lab = this.labs[0]!): Promise<void> {
-    const rig = await this.start(engine, lab.mnt);
-    await rig.fill(keys);
-    await this.end(rig);
-  }
-
-  async strike(): Promise<void> {
-    for (const lab of this.labs) await lab.cont().then(() => lab.resume());
-    for (const rig of this.#rigs) await this.end(rig);
-    await this.point.remove();
-    for (const lab of this.labs) await lab.down();
-  }
-}
-
-async function onStage(body: (stage: Stage) => Promise<void>, labs = 1): Promise<void> {
-  const stage = new Stage(await Promise.all(Array.from({ length: labs }, () => startLab({ maxHangS: 25 }))));
-  try {
-    await body(stage);
-  } catch (error) {
-    await stage.strike().catch((also: unknown) => process.stderr.write(`stage: ${String(also)}\n`));
-    throw error;
-  }
-  await stage.strike();
-}
-
 /** Some held by the kernel, more waiting for a lane; answered by their deadline at the latest. */
 async function storesInFlight(rig: Rig, keys: readonly string[], hung: readonly OpClass[], lab: Lab): Promise<{ asked: ReturnType<Rig['store']>[]; slots: number[] }> {
   await lab.hang(hung, hung.includes('read') ? {} : { match: EVERY_BLOCK });
@@ -314,18 +256,6 @@ async function expectAll(rig: Rig, code: Code, count: number): Promise<void> {
   rig.client.arena.release(slots);
   measured(`${rig.engine}: ${took.length + loads.length} requests refused as ${code}, the last after ${Math.max(...took).toFixed(0)} ms`);
 }
-
-interface MountPicture {
-  device: string | null;
-  reason?: string;
-  code?: Code;
-  store_id?: string;
-}
-async function mountOf(rig: Rig): Promise<MountPicture> {
-  return ((await rig.stats()).whole['mounts'] as MountPicture[])[0]!;
-}
-/** It has answered since the start, well or not. */
-const isNamed = (mount: MountPicture): boolean => mount.store_id !== undefined || mount.code === 'WRONG_STORE';
 
 /** The mount is known to be the wrong one; prints how long that took to be noticed. */
 async function expectSaid(rig: Rig, code: Code): Promise<void> {

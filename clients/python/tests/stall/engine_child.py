@@ -1,4 +1,4 @@
-"""A little engine: a client with loads or stores that the kernel holds, and one way to end. Run by test_leaving_stuck.py.
+"""A little engine: a client with loads or stores that the kernel holds, and one way to end. See leaving_stage.py.
 
     engine_child.py JSON       {"root", "engine", "client": "sync" | "asyncio", "close": bool, "end": …, "signal": …, "op", "count"}
 
