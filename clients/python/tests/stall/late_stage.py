@@ -1,12 +1,11 @@
 """What the tests of late completion start from: a store with known bytes on a mount that hangs, and a caller who takes
 every slot he can get and fills it with a pattern, so that any byte that comes late into a slot of his is seen.
 
-To show that late bytes really come, a test breaks the rule on purpose: `Mapping` writes to slots that are the kernel's.
+To show that late bytes really come, a test breaks the rule on purpose: `ArenaFile` writes to slots that are the kernel's.
 """
 
 from __future__ import annotations
 
-import mmap
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,30 +45,29 @@ def payload(block: int) -> bytes:
     return bytes([0x10 + block]) * BLOCK_BYTES
 
 
-class Mapping:
-    """The arena of one sidecar life, mapped by the test itself: it stays whatever the client does with its own."""
+class ArenaFile:
+    """The arena of one sidecar life, kept open by the test itself: it stays whatever the client does with its own.
+
+    Not mapped: a writable mapping would make the client's question whether the kernel still writes to it come out wrong.
+    """
 
     def __init__(self, kv: Client) -> None:
         assert kv.ready is not None
-        fd = os.open(kv.ready["arena"]["path"], os.O_RDWR | os.O_CLOEXEC)
-        try:
-            self._memory = mmap.mmap(fd, SLOTS * SLOT_BYTES)
-        finally:
-            os.close(fd)
+        self._fd = os.open(kv.ready["arena"]["path"], os.O_RDWR | os.O_CLOEXEC)
 
     def read(self, slot: int, count: int = SLOT_BYTES) -> bytes:
-        return self._memory[slot * SLOT_BYTES : slot * SLOT_BYTES + count]
+        return os.pread(self._fd, count, slot * SLOT_BYTES)
 
     def break_the_rule(self, slot: int) -> None:
         """Fills a slot that is the kernel's, as a caller would who leases it again too early."""
-        self._memory[slot * SLOT_BYTES : (slot + 1) * SLOT_BYTES] = RULE_BROKEN * SLOT_BYTES
+        os.pwrite(self._fd, RULE_BROKEN * SLOT_BYTES, slot * SLOT_BYTES)
 
     def has_late_bytes(self, slot: int, block: int) -> bool:
         """What the kernel itself wrote of this block: its whole pages, also when no thread is left to copy the rest."""
         return self.read(slot, WHOLE_PAGES) == payload(block)[:WHOLE_PAGES]
 
     def close(self) -> None:
-        self._memory.close()
+        os.close(self._fd)
 
 
 class Caller:

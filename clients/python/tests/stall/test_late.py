@@ -22,8 +22,8 @@ from late_stage import (
     PATIENT_MS,
     SLOTS,
     TIMEOUT_MS,
+    ArenaFile,
     Caller,
-    Mapping,
     Stage,
     in_kernel,
     payload,
@@ -36,7 +36,9 @@ NOISE_S = 2.0
 """Over a deadline, on a noisy machine; what was really seen is printed."""
 
 
-PLACES = pytest.mark.parametrize("where", [(engine, place) for engine in ENGINES for place in ("fuse", "ext4")], ids="-".join)
+PLACES = pytest.mark.parametrize(
+    "where", [(engine, place) for engine in ENGINES for place in ("fuse", "ext4")], ids="-".join
+)
 
 
 def make_stage(where: tuple[str, str], mute_ms: int) -> Iterator[Stage]:
@@ -59,10 +61,12 @@ def mortal(where: tuple[str, str]) -> Iterator[Stage]:
 
 
 def all_came_back(stage: Stage) -> None:
-    eventually(lambda: not stage.quarantined() and stage.kv.client_stats()["unanswered"] == 0, "the kernel gives every slot back")
+    eventually(
+        lambda: not stage.quarantined() and stage.kv.client_stats()["unanswered"] == 0, "the kernel gives every slot back"
+    )
 
 
-def nothing_changed_though_bytes_came(caller: Caller, arena: Mapping, kept: dict[int, int]) -> None:
+def nothing_changed_though_bytes_came(caller: Caller, arena: ArenaFile, kept: dict[int, int]) -> None:
     """`kept`: slot → block, of the slots that the kernel had."""
     changed = caller.changed_bytes()
     assert changed == 0, f"{changed} bytes of leased slots changed"
@@ -76,7 +80,7 @@ def nothing_changed_though_bytes_came(caller: Caller, arena: Mapping, kept: dict
 @PLACES
 @pytest.mark.parametrize("ended_by", ["deadline", "cancel"])
 def test_a_load_that_was_answered_changes_no_slot_leased_since(stage: Stage, ended_by: str) -> None:
-    arena = Mapping(stage.kv)
+    arena = ArenaFile(stage.kv)
     stage.hang_reads()
     with stage.kv.leasing(4) as slots:
         began = time.monotonic()
@@ -86,7 +90,9 @@ def test_a_load_that_was_answered_changes_no_slot_leased_since(stage: Stage, end
         result = stage.kv.wait(task)
         took_s = time.monotonic() - began
         assert in_kernel(result)
-        eventually(lambda: stage.kv.client_stats()["unanswered"] == 0, "the sidecar's own answer, should ours have been first")
+        eventually(
+            lambda: stage.kv.client_stats()["unanswered"] == 0, "the sidecar's own answer, should ours have been first"
+        )
         held = stage.quarantined()
         owners = {slot.index: block for block, slot in enumerate(slots) if slot.index in held}
     assert {failure.code for failure in result.failed} == {"DEADLINE_EXCEEDED" if ended_by == "deadline" else "CANCELLED"}
@@ -107,7 +113,7 @@ def test_a_load_that_was_answered_changes_no_slot_leased_since(stage: Stage, end
 @PLACES
 @pytest.mark.parametrize("first", ["the mount goes on", "the sidecar goes on"])
 def test_a_load_that_the_client_itself_gave_up_changes_no_slot_leased_since(stage: Stage, first: str) -> None:
-    arena = Mapping(stage.kv)
+    arena = ArenaFile(stage.kv)
     stage.hang_reads()
     pid = stage.kv.pid
     assert pid is not None
@@ -153,7 +159,7 @@ def test_a_load_that_the_client_itself_gave_up_changes_no_slot_leased_since(stag
 
 @PLACES
 def test_the_arena_of_a_killed_sidecar_is_its_own_until_the_corpse_is_gone(mortal: Stage) -> None:
-    kv, old = mortal.kv, Mapping(mortal.kv)
+    kv, old = mortal.kv, ArenaFile(mortal.kv)
     dead = kv.pid
     assert dead is not None
     mortal.hang_reads()
@@ -170,7 +176,8 @@ def test_the_arena_of_a_killed_sidecar_is_its_own_until_the_corpse_is_gone(morta
         assert result.code == "SIDECAR_GONE" and len(in_kernel(result)) == 4
     eventually(lambda: kv.life == 2 and kv.state == "up", "the next life begins though the mount hangs")
     print(f"measured: the next life was up after {(time.monotonic() - began) * 1000:.0f} ms")
-    assert kv.client_stats()["unreaped_pids"] == [dead], "with a call in the kernel it cannot be gone"
+    if kv.options.engine == "threads":  # with native AIO it is reaped at once, and only its arena is still the kernel's
+        assert kv.client_stats()["unreaped_pids"] == [dead], "with a call in the kernel it cannot be gone"
     assert kv.client_stats()["arenas_abandoned"] == 1
     caller = Caller(kv)
     assert len(caller.slots) == SLOTS, "the new arena is whole"
@@ -217,7 +224,9 @@ def asked(stage: Stage) -> bool:
 def stuck_load(stage: Stage) -> bool:
     """Asks for a load until one is in the kernel: a mount that hangs may be suspended from the start."""
     with stage.kv.leasing(4) as slots:
-        result = stage.kv.wait(stage.kv.load(stage.keys, slots, namespace=NAMESPACE, bytes=BLOCK_BYTES, timeout_ms=TIMEOUT_MS))
+        result = stage.kv.wait(
+            stage.kv.load(stage.keys, slots, namespace=NAMESPACE, bytes=BLOCK_BYTES, timeout_ms=TIMEOUT_MS)
+        )
     return bool(in_kernel(result)) or bool(stage.kv.stuck())
 
 
@@ -250,7 +259,7 @@ def test_what_a_stopped_sidecar_never_began_is_not_begun_when_it_goes_on(stage: 
 @PLACES
 def test_a_killed_sidecars_late_store_is_whole_or_absent_and_never_wrong(mortal: Stage) -> None:
     """Its writes have not been taken when it dies, and its memory changes: such a block must not get its name."""
-    kv, old = mortal.kv, Mapping(mortal.kv)
+    kv, old = mortal.kv, ArenaFile(mortal.kv)
     fresh = ["ee01", "ee02"]
     dead = kv.pid
     assert dead is not None
@@ -266,7 +275,8 @@ def test_a_killed_sidecars_late_store_is_whole_or_absent_and_never_wrong(mortal:
             mortal.lab.wait_stuck("getattr")
             mortal.lab.stop()
             mortal.lab.resume("getattr")
-        eventually(lambda: any(call["phase"] == "write" for call in kv.stuck()), f"a write is stuck: {kv.stuck()}")
+        # Mostly in its write; in the read of kvlane.json where a busy machine made the lane look at its root again.
+        eventually(lambda: any(call["class"] == "store" for call in kv.stuck()), "a store is stuck")
         os.kill(dead, signal.SIGKILL)
         assert kv.wait(task).code == "SIDECAR_GONE"
         for slot in slots:
