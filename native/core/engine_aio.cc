@@ -119,14 +119,14 @@ class AioEngine {
             slot.request.aio_nbytes = static_cast<uint64_t>(transfer.part_count);
             slot.request.aio_offset = transfer.offset;
         }
+        if (!aio_begins()) return -call_refused;  // this process is leaving
         WatchWord& word = slot.context.word();
         slot.submitted_us = lane_.clock().now_us();
         word.enter(transfer.phase(), Syscall::io_submit, slot.submitted_us);
-        aio_in_flight_changed(1);
         const int submitted = calls_.submit(context_, slot.request);
         word.leave();
         if (submitted != 1) {
-            aio_in_flight_changed(-1);
+            aio_ended();
             slot.operation->result.kernel_us += lane_.clock().now_us() - slot.submitted_us;
             return submitted < 0 ? submitted : -EAGAIN;
         }
@@ -159,7 +159,7 @@ class AioEngine {
             Slot& slot = slots_[static_cast<size_t>(events[i].data)];
             slot.in_flight = false;
             in_flight_--;
-            aio_in_flight_changed(-1);
+            aio_ended();
             slot.operation->result.kernel_us += now_us - slot.submitted_us;
             slot.context.word().leave();
         }

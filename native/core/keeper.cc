@@ -24,6 +24,7 @@ namespace {
 std::atomic<pid_t> keeper{0};
 std::atomic<int> in_flight{0};
 std::atomic<bool> asked{false};
+std::atomic<bool> leaving{false};
 
 // ThreadSanitizer takes clone for a fork and then sees races everywhere.
 #if defined(__SANITIZE_THREAD__)
@@ -110,13 +111,24 @@ void forget_keeper_for_testing() {
     asked.store(false);
     keeper.store(0);
     in_flight.store(0);
+    leaving.store(false);
 }
 
-void aio_in_flight_changed(int by) { in_flight.fetch_add(by, std::memory_order_acq_rel); }
+// This side counts and then looks, the other says and then looks at the count, all in one order
+// (seq_cst): whoever comes second sees the first.
+bool aio_begins() {
+    in_flight.fetch_add(1);
+    if (!leaving.load()) return true;
+    in_flight.fetch_sub(1);
+    return false;
+}
+
+void aio_ended() { in_flight.fetch_sub(1); }
 
 void dismiss_keeper() {
     const pid_t pid = keeper_pid();
-    if (pid == 0 || in_flight.load(std::memory_order_acquire) != 0) return;
+    leaving.store(true);
+    if (pid == 0 || in_flight.load() != 0) return;
     if (kill(pid, SIGKILL) != 0) return;
     const timespec pause{0, 100'000};
     for (int i = 0; i < 100; i++) {  // 10 ms at most; it takes a tenth of one

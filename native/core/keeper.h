@@ -23,13 +23,16 @@ std::string keep_address_space();
 pid_t keeper_pid();  // 0: none
 
 // On the way out, if nothing of AIO is in flight: takes the keeper away again, so that no zombie is
-// left where nobody reaps orphans. Bounded; does nothing where there is something to keep.
+// left where nobody reaps orphans. Bounded; the keeper stays where there is something to keep. From
+// here on nothing more is submitted: what went in after the look would have no keeper.
 void dismiss_keeper();
 
 // After a fork, which has no keeper of its own.
 void forget_keeper_for_testing();
 
-// The aio engine counts what it has in the kernel.
-void aio_in_flight_changed(int by);
+// The aio engine counts what it has in the kernel: before it submits, and when it is back or was not
+// taken. False: this process is leaving, and nothing may be submitted any more.
+bool aio_begins();
+void aio_ended();
 
 }  // namespace kvlane

@@ -92,9 +92,21 @@ TEST("a process that leaves with nothing in flight takes its keeper away itself"
     CHECK(kill(sidecar.keeper, 0) != 0 && errno == ESRCH);  // not even a zombie
 }
 
+TEST("nothing is submitted any more once a process that leaves has looked whether something is in flight") {
+    Sidecar sidecar([] {
+        if (!aio_begins()) _exit(1);
+        aio_ended();
+        dismiss_keeper();
+        _exit(aio_begins() ? 2 : 3);
+    });
+    int status = 0;
+    CHECK_EQUAL(waitpid(sidecar.pid, &status, 0), sidecar.pid);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 3);
+}
+
 TEST("a process that leaves with something in flight leaves the keeper to wait") {
     Sidecar sidecar([] {
-        aio_in_flight_changed(1);
+        aio_begins();
         dismiss_keeper();
         for (;;) pause();
     });
