@@ -72,7 +72,7 @@ async function serve(options: ServeOptions): Promise<void> {
   let early: object[] | null = [];
   const send = (message: object): void => void (early === null ? writer.send(message) : early.push(message));
 
-  native.start({ stallUs: options.stallMs * 1000, stuckProcessMax: options.stuckProcessMax }, (batch: NativeEvent[]) => {
+  startNative(native, options, (batch) => {
     if (batch.some((event) => event.type === 'parent_gone')) leave('parent_gone');
     service?.onNative(batch);
   });
@@ -163,6 +163,16 @@ async function nativePart(): Promise<Native> {
     return loadNative();
   } catch (error) {
     return sayAndExit(`kvlane: ${(error as Error).message}\n`, EXIT_USAGE);
+  }
+}
+
+/** What this machine lacks is said once, here, and not by every operation. */
+function startNative(native: Native, options: ServeOptions, onEvents: (batch: NativeEvent[]) => void): void {
+  try {
+    native.start({ stallUs: options.stallMs * 1000, stuckProcessMax: options.stuckProcessMax }, onEvents);
+  } catch (error) {
+    if ((error as { code?: unknown }).code !== 'KVLANE_NO_OPENAT2') throw error;
+    sayAndExit(`kvlane: ${(error as Error).message}\n`, EXIT_USAGE);
   }
 }
 

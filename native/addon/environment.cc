@@ -8,6 +8,11 @@ namespace kvlane {
 
 void Environment::start(uint64_t stall_us, unsigned stuck_process_max, Napi::Function on_events) {
     if (core_->started()) throw Napi::Error::New(env_, "start() was called before; it works once in each environment");
+    if (const std::string missing = Core::missing(); !missing.empty()) {
+        auto refusal = Napi::Error::New(env_, missing);
+        refusal.Set("code", "KVLANE_NO_OPENAT2");
+        throw refusal;
+    }
     doorbell_ = Doorbell::New(env_, on_events, "kvlane events", 0, 1, this);
     doorbell_.Unref(env_);
     // After the thread-safe function was made, so that it runs before that one's own: hooks run last in,

@@ -5,11 +5,14 @@
 #include <utility>
 
 #include "block_work.h"
+#include "file_system.h"
 #include "thread.h"
 
 namespace kvlane {
 
 Core::Core() = default;
+
+std::string Core::missing() { return openat2_refusal(); }
 
 int Core::start(uint64_t stall_us, unsigned stuck_process_max, std::function<void()> wake) {
     supervisor_.set_stall_us(stall_us);

@@ -33,6 +33,8 @@ class Core {
     Core(const Core&) = delete;
     Core& operator=(const Core&) = delete;
 
+    // Empty, or what this machine lacks; to ask before start(). Touches no mount.
+    static std::string missing();
     // Once. `wake` is called by the courier when there is something to take(). 0 or an errno: no thread.
     int start(uint64_t stall_us, unsigned stuck_process_max, std::function<void()> wake);
     bool started() const { return started_; }

@@ -10,6 +10,7 @@
 #include <sys/uio.h>
 
 #include <cstdint>
+#include <string>
 
 namespace kvlane {
 
@@ -54,5 +55,9 @@ class FileSystem {
 
 // The kernel's own. Stateless; one object serves every lane.
 FileSystem& posix_file_system();
+
+// Empty, or why this kernel, or a filter in front of it, has no way to open a name beneath a
+// directory and never through a symbolic link (openat2). Asked of "/", so before any mount is touched.
+std::string openat2_refusal();
 
 }  // namespace kvlane

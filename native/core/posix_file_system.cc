@@ -137,4 +137,16 @@ FileSystem& posix_file_system() {
     return *it;
 }
 
+// There is no second way: one that walks the names itself would be raced into a symbolic link.
+std::string openat2_refusal() {
+    FileSystem& files = posix_file_system();
+    const int root = files.open_root("/");
+    if (root < 0) return "";  // says nothing about openat2
+    const int opened = files.open_beneath(root, ".", O_PATH | O_DIRECTORY, 0, FileSystem::Lookup::full);
+    files.close(root);
+    if (opened >= 0) files.close(opened);
+    if (opened != -ENOSYS && opened != -EPERM) return "";
+    return std::string("kvlane needs openat2 (Linux 5.6; container seccomp profile of Docker 20.10 or later); here it answers ") + (opened == -EPERM ? "EPERM: a seccomp profile refuses it" : "ENOSYS");
+}
+
 }  // namespace kvlane
