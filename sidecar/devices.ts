@@ -5,7 +5,7 @@ import { Breaker } from './breaker.ts';
 import { LaneGroup, type GroupContext } from './lane_group.ts';
 import type { Mount } from './mount.ts';
 import type { Operation } from './operation.ts';
-import { PROBES_STUCK_MAX } from './prober.ts';
+import { PROBES_HELD_MAX } from './prober.ts';
 
 export interface DeviceOptions {
   engine: Engine;
@@ -37,7 +37,7 @@ export class Device {
       const { engine, lanes, stallUs, holdBreakerClosed } = options;
       const pool = context.native.createPool({ laneClass, lanes, engine });
       const probePool = context.native.createPool({ laneClass, lanes: 1, engine });
-      context.native.setStuckLimit(probePool, PROBES_STUCK_MAX - 1);
+      context.native.setStuckLimit(probePool, PROBES_HELD_MAX - 1);
       return new LaneGroup(this, laneClass, { pool, probePool }, new Breaker(stallUs, holdBreakerClosed), context);
     };
     this.groups = { load: group('load'), store: group('store'), metadata: group('metadata') };

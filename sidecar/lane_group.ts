@@ -15,7 +15,7 @@ import type { Lanes } from './lanes.ts';
 import { LatencyBySize } from './latency.ts';
 import type { Mount } from './mount.ts';
 import { Operation, gateKeyOf, keyOf, type Done, type Owner } from './operation.ts';
-import { PROBES_STUCK_MAX, Prober, type ProbeHost } from './prober.ts';
+import { Prober, type ProbeHost } from './prober.ts';
 
 /** Between two good probes: apart enough not to be one lucky moment, and three of them well under a second. */
 export const PROBE_AGAIN_US = 25_000;
@@ -233,10 +233,6 @@ export class LaneGroup implements Alarm, ProbeHost {
     } else this.breaker.answeredBadly(`a probe answered ${done.errno === 0 ? done.status : errnoName(done.errno)} in ${done.phase}`);
     if (before !== this.breaker.state) this.#context.announce(this.device, this.laneClass);
     return this.breaker.state === 'probing' ? PROBE_AGAIN_US : PROBE_FAILED_US;
-  }
-
-  allowBeside(stuck: number): void {
-    this.#context.native.setStuckLimit(this.probePool, PROBES_STUCK_MAX - 1 + stuck);
   }
 
   #closed(): void {

@@ -12,7 +12,7 @@ import type { Lanes } from './lanes.ts';
 import { Mount } from './mount.ts';
 import type { MountTable } from './mount_table.ts';
 import { Operation, type Done, type Owner } from './operation.ts';
-import { PROBES_STUCK_MAX, Prober, type ProbeHost } from './prober.ts';
+import { PROBES_HELD_MAX, Prober, type ProbeHost } from './prober.ts';
 import type { Log, MountOption } from './service_types.ts';
 import { StoreMaking } from './store_making.ts';
 
@@ -57,7 +57,7 @@ export class Mounts implements Alarm {
     });
     this.#identifiers = this.all.map((mount) => {
       const pool = context.native.createPool({ laneClass: 'metadata', lanes: 1, engine: 'threads' });
-      context.native.setStuckLimit(pool, PROBES_STUCK_MAX - 1);
+      context.native.setStuckLimit(pool, PROBES_HELD_MAX - 1);
       return new Prober(new Identify(mount, pool, this, this.#making[mount.index]!, context), context.lanes, context.deadlines);
     });
   }
@@ -218,10 +218,6 @@ class Identify implements ProbeHost {
     if (late || done.status === 'saturated') return IDENTIFY_AGAIN_US;
     if (done.status === 'not_found' && this.#mount.storeId === null && !operation.flag) this.#making.missing();
     return this.#mounts.identified(this.#mount, done) ? 0 : IDENTIFY_AGAIN_US;
-  }
-
-  allowBeside(stuck: number): void {
-    this.#context.native.setStuckLimit(this.#pool, PROBES_STUCK_MAX - 1 + stuck);
   }
 
   nowUs(): number {

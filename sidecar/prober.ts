@@ -1,14 +1,23 @@
 // prober.ts — asks again and again, one question at a time, and never waits for an answer.
 //
 // A question that is not answered in time is given up (its lane belongs to the kernel until it comes
-// back) and joined by another, with a growing pause, until three are stuck; from then on only a stuck
-// one that returns starts the next. A returned one starts it at once: the resume is noticed by the
-// very calls that were stuck. Used for the probes of a breaker and for identifying a mount.
+// back) and joined by another, with a growing pause, until three are stuck; from then on a stuck one
+// that returns starts the next. It does so at once: the resume is noticed by the very calls that were
+// stuck. But a mount may lose the answers of all three for good (a FUSE daemon that was replaced, a lost
+// reply of a server) and answer everything new, so more are sent, rarely, up to a bound.
+// Used for the probes of a breaker and for identifying a mount.
 import type { Deadlines, Alarm } from './deadlines.ts';
 import type { Lanes, Settled } from './lanes.ts';
 import type { Done, Operation, Owner } from './operation.ts';
 
-export const PROBES_STUCK_MAX = 3;
+/** The quick phase: enough for one or two bad files, few enough not to pile onto a mount that hangs. */
+export const PROBES_QUICK = 3;
+/** Beyond three: if all of these were lost, nothing else would ever find out that the mount is well. At this pace a hang of two minutes costs the rest. */
+export const PROBE_SLOW_US = 10_000_000;
+/** Where that ends: a thread each, and a mount that lost so many answers is not about to get well. */
+export const PROBES_STUCK_MAX = 16;
+/** The same with those stuck in mounts that are gone from the path: two whole generations. */
+export const PROBES_HELD_MAX = 2 * PROBES_STUCK_MAX;
 /** After 250 ms a second is sent, then waits double: three are out within two seconds of a hang. */
 export const PROBE_JOIN_US = 250_000;
 
@@ -17,8 +26,6 @@ export interface ProbeHost {
   ask(owner: Owner, nowUs: number): Operation | null;
   /** An answer, perhaps a late one; returns the pause before the next question, 0 to stop. */
   answered(done: Done, late: boolean, operation: Operation): number;
-  /** So many of its questions are stuck in a mount that is gone, and take no lane from new ones. */
-  allowBeside(stuck: number): void;
   nowUs(): number;
 }
 
@@ -29,7 +36,7 @@ export class Prober implements Alarm, Owner {
   running = false;
   #live: Operation | null = null;
   #stuck = new Set<Operation>();
-  /** Stuck in a mount that is gone. Each remount may add three; the process's cap of lanes bounds them. */
+  /** Stuck in a mount that is gone: no word about the one that is there now. */
   #bygone = new Set<Operation>();
   #joinUs = PROBE_JOIN_US;
   #host: ProbeHost;
@@ -56,9 +63,9 @@ export class Prober implements Alarm, Owner {
     if (this.#live !== null) this.#giveUp(this.#live, this.#host.nowUs());
   }
 
-  /** No further question may be asked until a stuck one returns. */
+  /** The quick ones are all stuck: until one of them returns, the next comes at the slow pace only. */
   exhausted(): boolean {
-    return this.#stuck.size >= PROBES_STUCK_MAX;
+    return this.#stuck.size >= PROBES_QUICK;
   }
 
   stuck(): number {
@@ -67,14 +74,13 @@ export class Prober implements Alarm, Owner {
 
   /** Something else came back: ask now instead of at the end of the pause. */
   nudge(nowUs: number): void {
-    if (this.running && this.#live === null) this.ring(nowUs);
+    if (this.running && this.#live === null && !this.exhausted()) this.ring(nowUs);
   }
 
   /** What is stuck belongs to a mount that is gone: it no longer counts, and the next question goes out now. */
   forgetStuck(nowUs: number): void {
     for (const operation of this.#stuck) this.#bygone.add(operation);
     this.#stuck.clear();
-    this.#host.allowBeside(this.#bygone.size);
     this.#joinUs = PROBE_JOIN_US;
     if (this.running) this.ring(nowUs);
   }
@@ -83,6 +89,10 @@ export class Prober implements Alarm, Owner {
     if (this.#live !== null) {
       this.#giveUp(this.#live, nowUs);
       this.#joinUs *= 2;
+      if (this.#stuck.size === PROBES_QUICK) {
+        this.#deadlines.set(this, nowUs + PROBE_SLOW_US);
+        return;
+      }
     }
     this.#ask(nowUs);
   }
@@ -96,11 +106,8 @@ export class Prober implements Alarm, Owner {
 
   returned(operation: Operation, done: Done): void {
     this.#stuck.delete(operation);
-    if (this.#bygone.delete(operation)) {
-      this.#host.allowBeside(this.#bygone.size);
-      return; // what it met says nothing about the mount that is there now
-    }
-    if (!this.running) return;
+    const bygone = this.#bygone.delete(operation); // what it met says nothing about the mount that is there now
+    if (bygone || !this.running) return;
     const pauseUs = this.#host.answered(done, true, operation);
     if (this.#live !== null) return;
     if (pauseUs === 0) this.#next(0);
@@ -112,14 +119,14 @@ export class Prober implements Alarm, Owner {
   }
 
   #ask(nowUs: number): void {
-    if (this.exhausted() || !this.running) return;
+    if (!this.running || this.#stuck.size >= PROBES_STUCK_MAX || this.#stuck.size + this.#bygone.size >= PROBES_HELD_MAX) return;
     const operation = this.#host.ask(this, nowUs);
     if (operation !== null) {
       this.#live = operation;
       this.asked += 1;
       this.#lanes.submit(operation, nowUs);
     }
-    this.#deadlines.set(this, nowUs + this.#joinUs);
+    this.#deadlines.set(this, nowUs + (this.exhausted() ? PROBE_SLOW_US : this.#joinUs));
   }
 
   #giveUp(operation: Operation, nowUs: number): void {

@@ -1,7 +1,7 @@
 // A mount that hangs is refused at once, per class, and is back within a second of the resume: on a kernel that is really stuck.
 //
 // What is and what is not taken for a hang: breaker_evidence.test.ts. The worst case of a recovery is after some seconds, when
-// three probes are stuck and no fourth may be sent: so most hangs here are held until then.
+// the three quick probes are stuck and the next is seconds away: so most hangs here are held until then.
 
 import { expect, it } from 'vitest';
 import type { LaneClass } from '../../protocol/messages.ts';

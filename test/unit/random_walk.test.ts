@@ -6,6 +6,7 @@
 import { describe, expect, test } from 'vitest';
 import type { NativeStatus, OpSpec } from '../../native/index.ts';
 import type { FailedEntry } from '../../protocol/messages.ts';
+import { PROBES_STUCK_MAX } from '../../sidecar/prober.ts';
 import type { Ending } from '../support/fake_native.ts';
 import { identity, started, type Harness } from '../support/service_harness.ts';
 
@@ -112,7 +113,7 @@ class Walk {
       const threads = native.inKernel().filter((one) => one.pool === pool).length;
       expect(threads, `lanes of ${laneClass}`).toBeLessThanOrEqual(LANES + STUCK_MAX);
     });
-    expect(native.inKernel('probe').length).toBeLessThanOrEqual(2 * 3 * 3);
+    expect(native.inKernel('probe').length).toBeLessThanOrEqual(2 * 3 * PROBES_STUCK_MAX);
     const changing = new Set<string>();
     for (const { spec, state, abandoned } of native.inKernel()) {
       if (!(spec.kind === 'store' || spec.kind === 'remove') || (abandoned && state === 'running')) continue;

@@ -184,14 +184,42 @@ describe('coming back', () => {
     return made;
   }
 
-  test('a probe is sent at once, joined by another with a growing pause, and there are never more than three', async () => {
+  test('a probe is sent at once, joined by another with a growing pause until there are three, then by one every ten seconds, and never more than sixteen', async () => {
     const { native, advance } = await hung();
     const sentAt = () => native.inKernel('probe').map((one) => (one.sinceUs - 1_000_250_000) / 1000);
     expect(sentAt()).toEqual([0]);
-    advance(100_000);
+    advance(11_000);
     expect(sentAt()).toEqual([0, 250, 750]);
     expect(native.inKernel('probe').every((one) => one.abandoned)).toBe(true);
     expect(native.held('probe')[0]!.spec).toMatchObject({ probeClass: 'load', deadlineUs: 0 });
+    advance(20_000);
+    expect(sentAt()).toEqual([0, 250, 750, 11_750, 21_750]);
+    advance(1_000_000);
+    expect(sentAt()).toHaveLength(16);
+  });
+
+  test('three probes whose answers are lost for good: a later one finds that the mount answers', async () => {
+    const { native, advance, load, deliver, answer } = await hung();
+    advance(10_000);
+    expect(native.inKernel('probe')).toHaveLength(3);
+    native.onSubmit = () => ({}); // new calls answer, none of the old ones ever does
+    advance(10_000);
+    load(2, [1], { hexes: ['bb'] });
+    deliver();
+    expect(answer(2)).toMatchObject({ ok: true });
+    expect(native.inKernel('probe')).toHaveLength(3);
+  });
+
+  test('the same for the questions that identify a mount', async () => {
+    const { harness } = await import('../support/service_harness.ts');
+    const { native, service, advance, load } = harness({}, () => null);
+    void service.start();
+    advance(10_000);
+    expect(native.inKernel('identify')).toHaveLength(3);
+    native.onSubmit = identifies;
+    advance(10_000);
+    load(2, [1]);
+    expect(native.inKernel('load')).toHaveLength(1);
   });
 
   test('within a second of the resume a load is started again, and every lane verifies the root first', async () => {
@@ -289,7 +317,7 @@ describe('mounts', () => {
     load(1, [0]);
     expect(answer(1)).toMatchObject({ error: { code: 'MOUNT_SUSPENDED' } });
     advance(3_000_000);
-    expect(native.inKernel('identify')).toHaveLength(3);
+    expect(native.inKernel('identify')).toHaveLength(16);
     native.onSubmit = identifies;
     native.releaseAll();
     deliver();
