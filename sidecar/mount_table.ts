@@ -1,13 +1,16 @@
 // mount_table.ts — notices that something else is mounted at a root, without touching the root.
 //
-// Three probes that are stuck in a mount which was then lazily unmounted may stay stuck for ever, and
-// no fourth may be sent. The kernel's own list of mounts is memory, not a file on any of them, so it
-// answers while they hang: when the entry behind a root changes, its stuck probes belong to the past
-// and fresh ones may go out. It is read only while something is being probed.
+// Lanes keep the root open that they once verified, and probes that are stuck in a mount which was then
+// lazily unmounted may stay stuck for ever. The kernel's own list of mounts is memory, not a file on any
+// of them, so it answers while they hang. Almost: its options column asks each file system, and one that
+// looks them up on its device (btrfs) could hold the reader. So it is not read on the main thread, and
+// never twice at a time: at worst one of libuv's four threads is lost to it, and log and stdout take one each.
 import { readFile } from 'node:fs';
 
-/** A remount is noticed in a fifth of a second, which leaves the probes their share of the promised one. */
-export const MOUNT_TABLE_LOOK_US = 200_000;
+/** While something is probed. A remount is noticed in a fifth of a second, which leaves the probes their share of the promised one. */
+export const LOOK_PROBING_US = 200_000;
+/** While there is work. After a remount there are hits within a second; half of it is for opening the root again. */
+export const LOOK_WORKING_US = 500_000;
 
 /** Who waits for one read. It takes a millisecond; should all of libuv's threads be stuck, it must not gather more. */
 const WAITING_MAX = 64;
@@ -33,22 +36,33 @@ export function procMountTable(path = '/proc/self/mountinfo'): MountTable {
   };
 }
 
-/** Which mount a path lies on, as "id major:minor point"; '' when the table names none. */
-export function mountBehind(text: string, root: string): string {
-  let best = '';
-  let bestLength = -1;
+export interface MountLine {
+  /** "id major:minor point"; ids are not used twice while a mount lives. */
+  what: string;
+  point: string;
+}
+
+export function mountLines(text: string): MountLine[] {
+  const lines: MountLine[] = [];
   for (const line of text.split('\n')) {
-    const [id, , device, , point] = line.split(' ');
-    if (id === undefined || device === undefined || point === undefined) continue;
-    const path = unescape(point);
-    const holds = path === '/' || root === path || root.startsWith(`${path}/`);
-    // Of two mounts on one point the later one covers the other.
-    if (holds && path.length >= bestLength) {
-      best = `${id} ${device} ${path}`;
-      bestLength = path.length;
-    }
+    const [id, , device, , escaped] = line.split(' ', 5);
+    if (id === undefined || device === undefined || escaped === undefined) continue;
+    const point = unescape(escaped);
+    lines.push({ what: `${id} ${device} ${point}`, point });
   }
-  return best;
+  return lines;
+}
+
+/** Which mount a path lies on, as far as its text tells (there may be links in it); '' when the list names none. */
+export function mountBehind(lines: readonly MountLine[], root: string): string {
+  let best: MountLine = { what: '', point: '' };
+  for (const line of lines) {
+    const { point } = line;
+    const holds = point === '/' || root === point || root.startsWith(`${point}/`);
+    // Of two mounts on one point the later one covers the other.
+    if (holds && point.length >= best.point.length) best = line;
+  }
+  return best.what;
 }
 
 // The kernel writes space, tab, newline and backslash as \040 \011 \012 \134.

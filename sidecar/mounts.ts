@@ -1,7 +1,7 @@
 // mounts.ts — which directories are the stores they should be; asks until they are.
 //
 // A mount is identified in a lane of its own, before its device is known and again whenever a lane or a
-// probe found another store (or none) behind its path. Start-up waits 80 ms for that and no longer: a
+// probe found another store (or none) behind its path, or the list of mounts changed. Start-up waits 80 ms for that and no longer: a
 // mount that did not answer starts suspended and comes back by itself.
 import type { LaneClass, Native } from '../native/index.ts';
 import { LANE_CLASSES, type Code, type Event, type MountInfo } from '../protocol/messages.ts';
@@ -124,11 +124,20 @@ export class Mounts implements Alarm {
     return mount.device !== null && LANE_CLASSES.some((laneClass) => mount.device!.groups[laneClass].prober.running);
   }
 
-  /** Something else is mounted at its root now: what is stuck in the former mount holds up nobody. */
-  remounted(mount: Mount, nowUs: number): void {
-    this.#context.log.info('another mount at the root', { mount: mount.name, root: mount.root });
-    this.#identifiers[mount.index]!.forgetStuck(nowUs);
-    for (const laneClass of LANE_CLASSES) mount.device?.groups[laneClass].prober.forgetStuck(nowUs);
+  /**
+   * Something was mounted or unmounted. Every lane opens the root again and compares, and the mount is identified
+   * again: it may lie on another device. Also where the entry behind its path stayed: a link in the path may lead elsewhere.
+   */
+  listChanged(mount: Mount, moved: boolean, nowUs: number): void {
+    mount.rootGeneration += 1;
+    const identifier = this.#identifiers[mount.index]!;
+    if (moved) {
+      this.#context.log.info('another mount at the root', { mount: mount.name, root: mount.root });
+      // What is stuck in the former mount holds up nobody.
+      identifier.forgetStuck(nowUs);
+      for (const laneClass of LANE_CLASSES) mount.device?.groups[laneClass].prober.forgetStuck(nowUs);
+    }
+    if (mount.standing === 'right') identifier.start(nowUs);
   }
 
   /** A lane or a probe opened the root and found another store, or none. */
@@ -155,6 +164,7 @@ export class Mounts implements Alarm {
     const wasUnheard = mount.standing === 'unheard';
     const before = mount.device?.label ?? null;
     const device = this.#devices.of(found.device);
+    if (mount.standing === 'right' && mount.device === device) return true; // asked again for nothing
     if (mount.storeId === null) this.#context.native.setMountIdentity(mount.nativeId, found.store_id);
     mount.storeId = found.store_id;
     mount.fsType = found.fs_type;

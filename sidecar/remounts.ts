@@ -1,7 +1,11 @@
-// remounts.ts — while something is probed, looks whether another mount has come behind a root.
+// remounts.ts — looks whether the list of mounts changed, while that could matter to anybody.
+//
+// Lanes work below roots that they opened once, so an unmount or a remount of a healthy mount shows in
+// none of their calls. While there is work, and a little faster while something is probed, the list is
+// compared with the last one; an idle sidecar does not look, and its first request makes it look at once.
 import type { Alarm, Deadlines } from './deadlines.ts';
 import type { Mount } from './mount.ts';
-import { MOUNT_TABLE_LOOK_US, mountBehind, type MountTable } from './mount_table.ts';
+import { LOOK_PROBING_US, LOOK_WORKING_US, mountBehind, mountLines, type MountTable } from './mount_table.ts';
 
 export interface RemountsContext {
   table: MountTable;
@@ -9,7 +13,10 @@ export interface RemountsContext {
   mounts(): Mount[];
   /** Somebody asks this mount, or its device, again and again. */
   probed(mount: Mount): boolean;
-  changed(mount: Mount, nowUs: number): void;
+  /** Tasks not answered, and all there ever were. */
+  work(): { outstanding: number; added: number };
+  /** The list changed; `moved`: also the entry that the root's path seems to lie on. */
+  changed(mount: Mount, moved: boolean, nowUs: number): void;
   /** Runs what a read brought as a turn of its own. */
   turn(work: (nowUs: number) => void): void;
 }
@@ -19,35 +26,55 @@ export class Remounts implements Alarm {
   heapIndex = -1;
   #context: RemountsContext;
   #behind = new Map<Mount, string>();
+  #text: string | null = null;
+  #reading = false;
+  #lookedUs = -LOOK_WORKING_US;
+  #addedThen = 0;
 
   constructor(context: RemountsContext) {
     this.#context = context;
   }
 
   endTurn(nowUs: number): void {
-    const probed = this.#context.mounts().some((mount) => this.#context.probed(mount));
-    if (probed && this.heapIndex < 0) {
-      if (this.#behind.size === 0) this.#look(); // what it was when the trouble began
-      this.#context.deadlines.set(this, nowUs + MOUNT_TABLE_LOOK_US);
-    } else if (!probed && this.heapIndex >= 0) {
-      this.#context.deadlines.clear(this);
-      this.#behind.clear();
+    const { deadlines, mounts, probed, work } = this.#context;
+    const { outstanding, added } = work();
+    const probing = mounts().some((mount) => probed(mount));
+    const lasting = probing || outstanding > 0;
+    if (!lasting && added === this.#addedThen) {
+      deadlines.clear(this);
+      return;
     }
+    const paceUs = probing ? LOOK_PROBING_US : LOOK_WORKING_US;
+    let dueUs = this.#lookedUs + paceUs;
+    if (nowUs >= dueUs) {
+      this.#addedThen = added;
+      this.#lookedUs = nowUs;
+      this.#look();
+      if (!lasting) return;
+      dueUs = nowUs + paceUs;
+    }
+    if (this.heapIndex < 0 || this.atUs !== dueUs) deadlines.set(this, dueUs);
   }
 
   ring(): void {
-    this.#look(); // set again at the end of the turn, while it is needed
+    // The end of this turn looks.
   }
 
   #look(): void {
+    if (this.#reading) return;
+    this.#reading = true;
     this.#context.table.read((text) => {
-      if (text === null) return;
+      this.#reading = false;
+      const before = this.#text;
+      if (text === null || text === before) return;
+      this.#text = text;
       this.#context.turn((nowUs) => {
+        const lines = mountLines(text);
         for (const mount of this.#context.mounts()) {
-          const behind = mountBehind(text, mount.root);
-          const before = this.#behind.get(mount);
+          const behind = mountBehind(lines, mount.root);
+          const moved = this.#behind.get(mount) !== behind;
           this.#behind.set(mount, behind);
-          if (before !== undefined && before !== behind && this.#context.probed(mount)) this.#context.changed(mount, nowUs);
+          if (before !== null) this.#context.changed(mount, moved, nowUs);
         }
       });
     });

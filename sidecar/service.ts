@@ -25,7 +25,7 @@ import { stuckEntry } from './stuck_report.ts';
 import { TaskTable } from './task_table.ts';
 import { Watchkeeping } from './watchkeeping.ts';
 
-/** Without a table remounts are noticed by probes alone. */
+/** Without a table remounts are noticed by probes and new lanes alone. */
 const NO_MOUNT_TABLE: MountTable = { read() {} };
 
 export function createService(deps: ServiceDeps, options: ServiceOptions): Service {
@@ -70,7 +70,8 @@ export function createService(deps: ServiceDeps, options: ServiceOptions): Servi
     deadlines,
     mounts: () => mounts.all,
     probed: (mount) => mounts.probed(mount),
-    changed: (mount, now) => mounts.remounted(mount, now),
+    work: () => ({ outstanding: tasks.size(), added: tasks.added }),
+    changed: (mount, moved, now) => mounts.listChanged(mount, moved, now),
     turn: (work) => turn(work),
   });
   native.createStaging(STAGING_AREAS * STAGING_AREA_BYTES);

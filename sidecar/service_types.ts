@@ -72,7 +72,7 @@ export interface ServiceDeps {
   send(message: Answer | Event): void;
   log: Log;
   usage?: Usage;
-  /** The kernel's list of mounts, read while something is probed; absent in tests. */
+  /** The kernel's list of mounts; absent in tests. */
   mountTable?: MountTable;
   /** A `shutdown` request was accepted and its answer sent: main drains for this long and leaves. */
   onShutdown(timeoutMs: number): void;

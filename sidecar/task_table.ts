@@ -44,6 +44,8 @@ export class TaskTable {
   #deadlines: Deadlines;
   #stats: Stats;
   #send: (answer: Answer) => void;
+  /** All there ever were. */
+  added = 0;
   /** Called when the last task is answered. */
   onEmpty: (() => void) | null = null;
 
@@ -64,6 +66,7 @@ export class TaskTable {
   add(task: Task): void {
     if (this.#tasks.has(task.id)) throw new Error(`task ${task.id} is in flight already`);
     this.#tasks.set(task.id, task);
+    this.added += 1;
     this.#deadlines.set(task, task.deadlineUs);
   }
 

@@ -2,7 +2,7 @@
 import { describe, expect, test } from 'vitest';
 import type { OpSpec } from '../../native/index.ts';
 import type { Ending } from '../support/fake_native.ts';
-import { mountBehind } from '../../sidecar/mount_table.ts';
+import { mountBehind, mountLines } from '../../sidecar/mount_table.ts';
 import { identifies, identity, started } from '../support/service_harness.ts';
 
 const MIB = 1 << 20;
@@ -383,14 +383,75 @@ describe('mounts', () => {
     load(2, [1]);
     deliver();
     expect(answer(2)).toMatchObject({ ok: true });
-    const { reads } = mountTable;
+  });
+
+  const ROOT_LINE = '20 1 254:0 / / rw - ext4 /dev/root rw\n';
+
+  test('one that is remounted without a hang: what is asked after the look goes to lanes that open the root again', async () => {
+    const { native, load, advance, mountTable, events } = await started();
+    mountTable.text = `${ROOT_LINE}31 20 254:1 / /mnt/kv0 rw - ext4 /dev/kv rw\n`;
+    load(1, [0], { timeoutMs: 60_000 });
+    advance(1000);
+    load(2, [1], { timeoutMs: 60_000 });
+    const before = native.submitted.at(-1)!.rootGeneration;
+    advance(5000);
+    load(3, [2], { timeoutMs: 60_000 });
+    expect(native.submitted.at(-1)!.rootGeneration, 'the list is the same').toBe(before);
+    mountTable.text = `${ROOT_LINE}40 20 254:1 / /mnt/kv0 rw - ext4 /dev/kv rw\n`;
+    advance(600);
+    load(4, [3], { timeoutMs: 60_000, hexes: ['ee'] });
+    expect(native.submitted.at(-1)!.rootGeneration).toBeGreaterThan(before);
+    expect(native.held('load'), 'what was submitted goes on').toHaveLength(4);
+    expect(events('mount')).toEqual([]);
+  });
+
+  test('also on another device, and where the path is a link and the list does not tell', async () => {
+    const { native, load, advance, answer, ask, mountTable } = await started();
+    load(1, [0], { timeoutMs: 60_000 });
+    advance(1000);
+    native.onSubmit = () => identity('254:9');
+    mountTable.text = `${ROOT_LINE}31 20 254:9 / /elsewhere rw - ext4 /dev/kv rw\n`;
+    advance(600);
+    ask({ id: 2, op: 'stats' });
+    expect(answer(2)).toMatchObject({ stats: { mounts: [{ device: '254:9', state: 'ok' }] } });
+    load(3, [1], { hexes: ['bb'] });
+    advance(1);
+    expect(answer(3)).toMatchObject({ ok: true });
+  });
+
+  test('one that was unmounted without a hang is WRONG_STORE after the look', async () => {
+    const { native, load, advance, answer, mountTable } = await started();
+    load(1, [0], { timeoutMs: 60_000 });
+    advance(1000);
+    native.onSubmit = () => ({ status: 'not_found', errno: 2 });
+    mountTable.text = ROOT_LINE;
+    advance(600);
+    load(2, [1], { hexes: ['bb'] });
+    expect(answer(2)).toMatchObject({ error: { code: 'WRONG_STORE' } });
+  });
+
+  test('the list of mounts is read twice a second while there is work, once when work begins, and never by an idle sidecar', async () => {
+    const { native, load, advance, deliver, mountTable } = await started();
+    advance(1000);
+    const first = mountTable.reads;
+    advance(60_000);
+    expect(mountTable.reads).toBe(first);
+    load(1, [0], { timeoutMs: 60_000 });
+    expect(mountTable.reads, 'when it begins').toBe(first + 1);
     advance(10_000);
-    expect(mountTable.reads, 'it is not read while all is well').toBe(reads);
+    expect(mountTable.reads).toBe(first + 21);
+    native.releaseAll();
+    deliver();
+    load(2, [0]);
+    native.releaseAll();
+    deliver();
+    advance(60_000);
+    expect(mountTable.reads, 'once more for what came after the last look').toBe(first + 22);
   });
 
   test('the mount behind a path is the nearest one above it, the later one where two lie on one point', () => {
     const table = ['1 0 8:1 / / rw', '2 1 0:5 / /mnt rw', '3 1 0:6 / /mnt/a\\040b rw', '4 3 0:7 / /mnt/a\\040b rw', '5 1 0:8 / /mnt/kv rw'].join('\n');
-    expect(['/srv', '/mnt/a b/store', '/mnt/kv0', '/mnt/kv'].map((root) => mountBehind(table, root).split(' ')[0])).toEqual(['1', '4', '2', '5']);
+    expect(['/srv', '/mnt/a b/store', '/mnt/kv0', '/mnt/kv'].map((root) => mountBehind(mountLines(table), root).split(' ')[0])).toEqual(['1', '4', '2', '5']);
   });
 
   test('a lane that finds another store suspends the mount though no breaker tripped', async () => {

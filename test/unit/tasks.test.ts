@@ -300,7 +300,7 @@ describe('questions', () => {
     expect(clock.armedUs()).toBeGreaterThan(clock.nowUs());
     native.releaseAll('load');
     deliver();
-    advance(200);
+    advance(600); // a last look at the list of mounts
     expect(clock.armedUs()).toBe(0);
   });
 });
