@@ -1,14 +1,33 @@
 #include "completion_queue.h"
 
+#include <time.h>
+
+#include <exception>
 #include <mutex>
+#include <new>
 #include <utility>
 
 namespace kvlane {
 
-void CompletionQueue::push(Event event) {
-    std::lock_guard<Monitor> hold(monitor_);
-    events_.push_back(std::move(event));
-    if (!wake_pending_) monitor_.wake_one();
+namespace {
+// Together one second. A process that is then still without a few hundred bytes
+// is ended: its client copes with that, with an answer that never comes it does not.
+constexpr unsigned tries_max = 1'000;
+constexpr timespec between_tries{0, 1'000'000};
+}  // namespace
+
+void CompletionQueue::push(Event event) noexcept {
+    for (unsigned tries = 1;; tries++) {
+        try {
+            std::lock_guard<Monitor> hold(monitor_);
+            events_.push_back(std::move(event));  // leaves the event as it is when it throws
+            if (!wake_pending_) monitor_.wake_one();
+            return;
+        } catch (const std::bad_alloc&) {
+            if (tries == tries_max) std::terminate();
+        }
+        nanosleep(&between_tries, nullptr);
+    }
 }
 
 CompletionQueue::Batch CompletionQueue::take() {

@@ -27,7 +27,9 @@ class CompletionQueue {
 
     explicit CompletionQueue(const Clock& clock) : clock_(clock) {}
 
-    void push(Event event);  // any thread
+    // Any thread. Never throws: a lane whose news is lost would leave its task to the deadline and its
+    // slot in quarantine for ever.
+    void push(Event event) noexcept;
     Batch take();            // the receiver, after a wake-up (or whenever it likes)
 
     // One timer; replaces the former, 0 disarms. Fires at the time or after it, never before.

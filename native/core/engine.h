@@ -10,7 +10,8 @@
 //     auto work = lane.make_work(operation);
 //     auto next = work->start(context);
 //     while (next) next = work->resume(context, context.transfer(*operation, *next));    or an iocb
-//     work.reset();                                     while still watched: it may close a file
+//     work.reset();
+//     context.close_leftovers(*operation);              what a work that threw did not close, while still watched
 //     lane.finish(seat);                                the completion goes out; `operation` is let go
 // A transfer that an engine does its own way keeps the rules of LaneContext::transfer: none is started
 // unless context.still_wanted(*operation) (resume with -call_refused then), its time is added to

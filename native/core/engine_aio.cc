@@ -41,8 +41,18 @@ struct Slot {
 
 class AioEngine {
   public:
-    AioEngine(Lane& lane, AioCalls& calls, aio_context_t context) : lane_(lane), calls_(calls), context_(context) {
+    AioEngine(Lane& lane, AioCalls& calls) : lane_(lane), calls_(calls) {
         for (unsigned seat = 0; seat < lane.seats(); seat++) slots_.emplace_back(seat, posix_file_system(), lane.word(seat), lane.clock(), roots_);
+    }
+
+    ~AioEngine() {
+        if (context_ != 0) calls_.destroy(context_);
+    }
+
+    // 0 or an errno.
+    int get_context() {
+        const int made = calls_.setup(lane_.seats(), context_);
+        return made < 0 ? -made : 0;
     }
 
     void run() {
@@ -56,7 +66,6 @@ class AioEngine {
             if (in_flight_ > 0) collect();
         }
         slots_.front().context.close_roots();
-        calls_.destroy(context_);
     }
 
   private:
@@ -97,6 +106,7 @@ class AioEngine {
             slot.operation->result.error = ENOMEM;
         }
         slot.work.reset();
+        slot.context.close_leftovers(*slot.operation);
         slot.operation.reset();
         lane_.finish(seat);
     }
@@ -172,7 +182,7 @@ class AioEngine {
 
     Lane& lane_;
     AioCalls& calls_;
-    const aio_context_t context_;
+    aio_context_t context_ = 0;
     RootCache roots_;
     std::deque<Slot> slots_;  // a deque: slots do not move, the kernel knows their addresses
     unsigned in_flight_ = 0;
@@ -182,16 +192,14 @@ class AioEngine {
 }  // namespace
 
 bool run_aio_engine(Lane& lane) {
-    AioCalls& calls = aio_calls();
-    aio_context_t context = 0;
-    const int made = calls.setup(lane.seats(), context);
-    if (made < 0) {
-        lane.fall_back(aio_refusal(-made));
+    AioEngine engine(lane, aio_calls());
+    if (const int error = engine.get_context(); error != 0) {
+        lane.fall_back(aio_refusal(error));
         return false;
     }
     const std::string no_keeper = keep_address_space();
     if (!no_keeper.empty()) lane.notice(no_keeper);
-    AioEngine(lane, calls, context).run();
+    engine.run();
     return true;
 }
 

@@ -25,6 +25,7 @@ void run_threads_engine(Lane& lane) {
             operation->result.status = Status::io_error;
             operation->result.error = ENOMEM;
         }
+        context.close_leftovers(*operation);
         lane.finish(0);
     }
     context.close_roots();

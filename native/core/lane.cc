@@ -1,7 +1,10 @@
 #include "lane.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <unistd.h>
+
+#include <new>
 
 #include "engine.h"
 #include "lane_context.h"
@@ -60,7 +63,12 @@ void* Lane::run(void* self) {
     pool->born(lane, leave_descriptor_table());
     LaneContext::prepare_thread();
 
-    if (pool->engine() != EngineKind::aio || !run_aio_engine(lane)) run_threads_engine(lane);
+    try {
+        if (pool->engine() != EngineKind::aio || !run_aio_engine(lane)) run_threads_engine(lane);
+    } catch (const std::bad_alloc&) {  // before its first operation; the engines catch all later ones
+        pool->could_not_start(lane, ENOMEM);
+        return nullptr;
+    }
     pool->left(lane);
     return nullptr;
 }

@@ -75,12 +75,12 @@ void LaneContext::suspect_root(Operation& operation, int64_t error) {
 }
 
 int LaneContext::open_root_by_path(Operation& operation, const char* path) {
-    return as_int(guarded(operation, Phase::open, Syscall::openat, [&] { return file_system_.open_root(path); }));
+    return opened(as_int(guarded(operation, Phase::open, Syscall::openat, [&] { return file_system_.open_root(path); })));
 }
 
 int LaneContext::open(Operation& operation, int directory, const char* name, int flags, uint32_t mode, FileSystem::Lookup lookup) {
-    return as_int(guarded(operation, Phase::open, Syscall::openat2,
-                          [&] { return file_system_.open_beneath(directory, name, flags, mode, lookup); }));
+    return opened(as_int(guarded(operation, Phase::open, Syscall::openat2,
+                                 [&] { return file_system_.open_beneath(directory, name, flags, mode, lookup); })));
 }
 
 int LaneContext::stat(Operation& operation, int fd, FileStat& out, FileSystem::Freshness freshness) {
@@ -143,7 +143,25 @@ int LaneContext::link_back(Operation& operation, int from_directory, const char*
 }
 
 int LaneContext::close(Operation& operation, int fd) {
+    closed(fd);  // also when it fails: the number is free then, too
     return as_int(watched(operation, Phase::close, Syscall::close, [&] { return file_system_.close(fd); }));
+}
+
+int LaneContext::opened(int fd) {
+    if (fd >= 0 && opened_count_ < opened_max) opened_[opened_count_++] = fd;
+    return fd;
+}
+
+void LaneContext::closed(int fd) {
+    for (size_t i = 0; i < opened_count_; i++) {
+        if (opened_[i] != fd) continue;
+        opened_[i] = opened_[--opened_count_];
+        return;
+    }
+}
+
+void LaneContext::close_leftovers(Operation& operation) {
+    while (opened_count_ > 0) close(operation, opened_[opened_count_ - 1]);
 }
 
 int64_t LaneContext::transfer(Operation& operation, const Transfer& t) {
@@ -205,9 +223,10 @@ Status LaneContext::open_root(Operation& operation, Root*& out, bool afresh) {
     }
     if (root.fd >= 0) close(operation, root.fd);
     root = Root{};
-    root.fd = fd;
     root.generation = operation.root_generation;
     root.store_id = found.store_id;
+    root.fd = fd;
+    closed(fd);  // the cache's from here on
     out = &root;
     return Status::ok;
 }

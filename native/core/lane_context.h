@@ -96,6 +96,10 @@ class LaneContext {
     int link_back(Operation& operation, int from_directory, const char* from, int to_directory, const char* to);  // and unlink `from`
     int close(Operation& operation, int fd);
 
+    // After the work is gone, on every path: what it opened and did not close, because an allocation
+    // failed half-way, is closed here. A lane has its own descriptor table, so nobody else would.
+    void close_leftovers(Operation& operation);
+
     // What BlockWork handed out, done here and now. For the `threads` engine, and for what aio cannot submit.
     int64_t transfer(Operation& operation, const Transfer& transfer);
 
@@ -116,7 +120,15 @@ class LaneContext {
     std::unique_ptr<RootCache> own_roots_;
     RootCache& roots_;
     const Clock& clock_;
+    int opened(int fd);
+    void closed(int fd);
+
     std::byte* pages_ = nullptr;
+    // Descriptors of the operation at hand; roots in the cache are not among them. The most any kind
+    // holds at once is four (identify: root, directory, file, and the directory again for fsync).
+    static constexpr size_t opened_max = 16;
+    int opened_[opened_max];
+    size_t opened_count_ = 0;
 };
 
 }  // namespace kvlane

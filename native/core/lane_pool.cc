@@ -319,17 +319,20 @@ void LanePool::complete_unstarted(std::shared_ptr<Operation> operation, Status s
 void LanePool::start(const std::vector<Lane*>& lanes) {
     for (Lane* lane : lanes) {
         const int error = world_.start_thread(Lane::run, lane);
-        if (error == 0) continue;
-        std::lock_guard<Monitor> hold(monitor_);
-        forget(*lane);
-        if (lanes_alive() > 0) continue;  // they work the queue off
-        while (!queue_.empty()) {
-            std::shared_ptr<Operation> operation = std::move(queue_.front());
-            queue_.pop_front();
-            complete_unstarted(std::move(operation), Status::saturated, error);
-        }
-        queued_hint_.store(0, std::memory_order_relaxed);
+        if (error != 0) could_not_start(*lane, error);
     }
+}
+
+void LanePool::could_not_start(Lane& lane, int error) {
+    std::lock_guard<Monitor> hold(monitor_);
+    forget(lane);
+    if (lanes_alive() > 0) return;  // they work the queue off
+    while (!queue_.empty()) {
+        std::shared_ptr<Operation> operation = std::move(queue_.front());
+        queue_.pop_front();
+        complete_unstarted(std::move(operation), Status::saturated, error);
+    }
+    queued_hint_.store(0, std::memory_order_relaxed);
 }
 
 }  // namespace kvlane

@@ -98,6 +98,7 @@ class LanePool final : public std::enable_shared_from_this<LanePool>, public Wat
     void reported_call_returned(Lane& lane, WatchWord& word, const WatchWord::Reading& call);
     void born(const Lane& lane, int error_of_descriptors);
     void left(Lane& lane);
+    void could_not_start(Lane& lane, int error);  // no thread, or no memory for what it needs
     void fall_back_to_threads(const std::string& reason);
     bool leaving(const Lane& lane) const;
     bool work_waits() const { return queued_hint_.load(std::memory_order_relaxed) != 0; }

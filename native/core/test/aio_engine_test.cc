@@ -1,9 +1,11 @@
 // aio_engine_test.cc — real lanes on real files: the same on both engines, and what only aio has.
 #include <errno.h>
+#include <fcntl.h>
 
 #include <algorithm>
 #include <filesystem>
 #include <map>
+#include <new>
 #include <set>
 
 #include "../aio.h"
@@ -28,10 +30,11 @@ struct Bench {
     std::map<uint64_t, std::pair<std::shared_ptr<Operation>, bool>> done;  // id → operation, late
     std::string notice;
 
-    static Bench& make(EngineKind engine, unsigned lanes = 1) {
+    using MakeWork = decltype(PoolWorld::make_work);
+    static Bench& make(EngineKind engine, unsigned lanes = 1, MakeWork make_work = make_block_work) {
         auto* bench = new Bench;
         PoolWorld world{.clock = &bench->clock, .completions = &bench->completions, .supervisor = &bench->supervisor, .extra_lanes = &bench->extra_lanes,
-                        .make_work = make_block_work, .start_thread = start_detached_thread};
+                        .make_work = std::move(make_work), .start_thread = start_detached_thread};
         bench->pool = std::make_shared<LanePool>(world, PoolOptions{.number = 0, .lane_class = LaneClass::load, .lanes = lanes, .engine = engine});
         return *bench;
     }
@@ -318,6 +321,50 @@ TEST("without an aio context the pool says so, names the limit, and goes on with
     CHECK(bench.pool->engine() == EngineKind::threads);
     CHECK(bench.notice.find("fs.aio-max-nr") != std::string::npos && bench.notice.find("fs.aio-nr") != std::string::npos);
     bench.finish();
+}
+
+TEST("a work that runs out of memory half-way keeps no descriptor, and its lane goes on") {
+    set_aio_calls_for_testing(nullptr);
+    // Opens three, closes one of them, says which numbers it got, and breaks: in start, or after a transfer.
+    class Breaking final : public BlockWork {
+      public:
+        Breaking(std::shared_ptr<Operation> operation, std::string file) : operation_(std::move(operation)), file_(std::move(file)) {}
+        std::optional<Transfer> start(LaneContext& lane) override {
+            const int root = lane.open_root_by_path(*operation_, "/");
+            const int directory = lane.open(*operation_, root, file_.substr(1, file_.rfind('/') - 1).c_str(), O_PATH | O_DIRECTORY);
+            const int fd = lane.open(*operation_, root, file_.c_str() + 1, O_RDONLY);
+            lane.close(*operation_, directory);
+            operation_->result.text = std::to_string(root) + " " + std::to_string(directory) + " " + std::to_string(fd);
+            if (operation_->hex == "start") throw std::bad_alloc();
+            Transfer transfer;
+            transfer.fd = fd;
+            transfer.parts[0] = {lane.header_page(), page_bytes};
+            transfer.part_count = 1;
+            return transfer;
+        }
+        std::optional<Transfer> resume(LaneContext&, int64_t) override { throw std::bad_alloc(); }
+
+      private:
+        const std::shared_ptr<Operation> operation_;
+        const std::string file_;
+    };
+    for (const EngineKind engine : engines) {
+        std::string file;
+        Bench& bench = Bench::make(engine, 1, [&file](std::shared_ptr<Operation> op) { return std::make_unique<Breaking>(std::move(op), file); });
+        file = bench.store.root + "/kvlane.json";
+        std::set<std::string> numbers;
+        for (const char* where : {"start", "resume", "start", "resume"}) {
+            const auto op = bench.store.operation(Kind::remove);
+            op->hex = where;
+            bench.submit(op);
+            CHECK_EVENTUALLY(bench.is_done(op));
+            CHECK(op->result.status == Status::io_error && op->result.error == ENOMEM);
+            numbers.insert(op->result.text);
+        }
+        CHECK_EQUAL(numbers.size(), 1U);  // the same numbers each time: they were free again
+        CHECK(numbers.begin()->find('-') == std::string::npos);
+        bench.finish();
+    }
 }
 
 TEST("what the kernel does not take asynchronously is done the ordinary way") {
