@@ -6,6 +6,7 @@
 #pragma once
 
 #include <linux/aio_abi.h>
+#include <sys/types.h>
 
 #include <cstdint>
 #include <string>
@@ -20,6 +21,8 @@ class AioCalls {
     virtual int submit(aio_context_t context, iocb& request) = 0;
     // At least one event, or 0 after `timeout_us` or a nudge. Only the thread of the context calls it.
     virtual int wait(aio_context_t context, io_event* events, unsigned count, uint64_t timeout_us) = 0;
+    // Ends the wait that the thread `tid` is in, or else its next one. Any thread; never blocks.
+    virtual void nudge(pid_t tid) = 0;
     virtual int destroy(aio_context_t context) = 0;  // only with nothing in flight
 };
 AioCalls& kernel_aio();

@@ -19,12 +19,9 @@
 namespace kvlane {
 namespace {
 
-// How long one wait lasts at most. While seats are free something new may come that nobody wakes us
-// for; with none free only a completion matters, and now and then whether the lane must leave.
-constexpr uint64_t wait_with_free_seats_us = 20'000;
-constexpr uint64_t wait_when_stuck_us = 50'000;   // nothing came back for a while: fewer wake-ups
-constexpr uint64_t wait_when_full_us = 500'000;
-constexpr unsigned quiet_waits_max = 5;           // after so many of the first kind, the second
+// A completion ends a wait, and so does new work while seats are free. The limit is for what neither tells:
+// a nudge spent on a lane that hangs before it takes the work up.
+constexpr uint64_t wait_max_us = 250'000;
 
 struct Slot {
     Slot(unsigned own_seat, FileSystem& file_system, WatchWord& word, const Clock& clock, RootCache& roots)
@@ -146,23 +143,16 @@ class AioEngine {
         return 0;
     }
 
-    uint64_t wait_us() const {
-        if (in_flight_ == slots_.size()) return wait_when_full_us;
-        return quiet_waits_ < quiet_waits_max ? wait_with_free_seats_us : wait_when_stuck_us;
-    }
-
     void collect() {
         io_event events[aio_seats];
-        const int got = calls_.wait(context_, events, aio_seats, wait_us());
+        const bool may_wait = in_flight_ == slots_.size() || lane_.nap();
+        const int got = calls_.wait(context_, events, aio_seats, may_wait ? wait_max_us : 0);
+        lane_.awake();
         if (got < 0) {  // not to be expected of a context of our own; what is in flight must still be waited for
             const timespec pause{0, 20'000'000};
             nanosleep(&pause, nullptr);
         }
-        if (got <= 0) {
-            if (quiet_waits_ < quiet_waits_max) quiet_waits_++;
-            return;
-        }
-        quiet_waits_ = 0;
+        if (got <= 0) return;
         const uint64_t now_us = lane_.clock().now_us();
         // All of them are back before any goes on: the next call of one may hang, and the others' time is over.
         for (int i = 0; i < got; i++) {
@@ -186,7 +176,6 @@ class AioEngine {
     RootCache roots_;
     std::deque<Slot> slots_;  // a deque: slots do not move, the kernel knows their addresses
     unsigned in_flight_ = 0;
-    unsigned quiet_waits_ = 0;
 };
 
 }  // namespace

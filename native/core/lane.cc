@@ -20,6 +20,7 @@ Lane::Lane(std::shared_ptr<LanePool> pool, unsigned number, unsigned seats) : po
 std::shared_ptr<Operation> Lane::take(unsigned seat, Wait wait) { return pool_->take(*this, seat, wait); }
 void Lane::finish(unsigned seat) { pool_->finish(*this, seat); }
 bool Lane::leaving() const { return pool_->leaving(*this); }
+bool Lane::nap() { return pool_->nap(*this); }
 bool Lane::work_waits() const { return pool_->work_waits(); }
 const Clock& Lane::clock() const { return *pool_->world().clock; }
 void Lane::fall_back(const std::string& reason) { pool_->fall_back_to_threads(reason); }

@@ -59,6 +59,11 @@ class Lane final : private WatchWord::Listener {
     // A guess without a lock: is it worth while to call take(…, Wait::no)?
     bool work_waits() const;
 
+    // Before a wait for what is in flight, by an engine with empty seats. True: wait, and new work ends the
+    // wait (AioCalls::nudge). False: work is there. awake() after the wait.
+    bool nap();
+    void awake() { napping_.store(false, std::memory_order_relaxed); }
+
     std::unique_ptr<BlockWork> make_work(std::shared_ptr<Operation> operation);
     WatchWord& word(unsigned seat) { return seats_[seat].word; }
     unsigned seats() const { return static_cast<unsigned>(seats_.size()); }
@@ -83,6 +88,7 @@ class Lane final : private WatchWord::Listener {
     const unsigned number_;
     std::atomic<pid_t> tid_{0};
     std::deque<Seat> seats_;  // a deque: seats do not move
+    std::atomic<bool> napping_{false};  // set under the pool's mutex, cleared by whoever ends the nap
 
     // What the pool has counted it as; guarded by the pool's mutex.
     bool starting_ = false;

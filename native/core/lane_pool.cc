@@ -6,6 +6,8 @@
 #include <mutex>
 #include <utility>
 
+#include "aio.h"
+
 namespace kvlane {
 
 bool ExtraLanes::take() {
@@ -253,6 +255,13 @@ bool LanePool::leaving(const Lane& lane) const {
     return closing_ || surplus(lane);
 }
 
+bool LanePool::nap(Lane& lane) {
+    std::lock_guard<Monitor> hold(monitor_);
+    if (!queue_.empty() && !closing_ && !surplus(lane)) return false;
+    lane.napping_.store(true, std::memory_order_relaxed);
+    return true;
+}
+
 // ---- with the mutex held ----
 
 bool LanePool::too_many(const Lane& lane) const { return lane.retiring_ || (!lane.counted_stuck_ && lanes_alive() > options_.lanes); }
@@ -289,7 +298,21 @@ std::vector<Lane*> LanePool::lanes_to_start() {
         ++starting_;
         lanes.push_back(lanes_.back().get());
     }
+    nudge_napping();
     return lanes;
+}
+
+// Lanes that wait for what they have in flight and have seats to spare. One for each operation that finds
+// neither an idle nor a new lane: the first of them may be about to hang.
+void LanePool::nudge_napping() {
+    if (closing_ || engine() != EngineKind::aio || queue_.size() <= idle_ + starting_) return;
+    size_t wanted = queue_.size() - idle_ - starting_;
+    for (const auto& lane : lanes_) {
+        if (!lane->napping_.load(std::memory_order_relaxed) || surplus(*lane)) continue;
+        if (!lane->napping_.exchange(false, std::memory_order_relaxed)) continue;
+        aio_calls().nudge(lane->tid());
+        if (--wanted == 0) return;
+    }
 }
 
 void LanePool::forget(Lane& lane) {
@@ -326,7 +349,10 @@ void LanePool::start(const std::vector<Lane*>& lanes) {
 void LanePool::could_not_start(Lane& lane, int error) {
     std::lock_guard<Monitor> hold(monitor_);
     forget(lane);
-    if (lanes_alive() > 0) return;  // they work the queue off
+    if (lanes_alive() > 0) {  // they work the queue off
+        nudge_napping();
+        return;
+    }
     while (!queue_.empty()) {
         std::shared_ptr<Operation> operation = std::move(queue_.front());
         queue_.pop_front();

@@ -101,6 +101,7 @@ class LanePool final : public std::enable_shared_from_this<LanePool>, public Wat
     void could_not_start(Lane& lane, int error);  // no thread, or no memory for what it needs
     void fall_back_to_threads(const std::string& reason);
     bool leaving(const Lane& lane) const;
+    bool nap(Lane& lane);
     bool work_waits() const { return queued_hint_.load(std::memory_order_relaxed) != 0; }
     const PoolWorld& world() const { return world_; }
 
@@ -111,6 +112,7 @@ class LanePool final : public std::enable_shared_from_this<LanePool>, public Wat
     bool surplus(const Lane& lane) const;
     void recount(Lane& lane);
     std::vector<Lane*> lanes_to_start();
+    void nudge_napping();
     void forget(Lane& lane);
     CallReport report(const Lane& lane, const Seat& seat, const WatchWord::Reading& call, uint64_t now_us) const;
     void complete_unstarted(std::shared_ptr<Operation> operation, Status status, int error);
