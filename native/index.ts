@@ -45,6 +45,11 @@ export interface Native {
   createPool(options: { laneClass: LaneClass; lanes: number; engine: Engine }): number;
   /** How many lanes the pool may have beyond its own while some are stuck; 0 at first. */
   setStuckLimit(pool: number, lanes: number): void;
+  /**
+   * Its lanes leave as they become free and close their roots, stuck ones when they come back; nothing is waited for.
+   * Nothing may be queued in it, and nothing may be submitted to it again; poolState and stuck go on telling of it.
+   */
+  closePool(pool: number): void;
   /** Throws only on programming errors. */
   submit(pool: number, operation: OpSpec): void;
   /** Settles the caller's claim. An id that is not outstanding is `done`: its event may be in the batch that is being read. */
@@ -101,6 +106,8 @@ export type NativeEvent =
       errno: number;
       phase: Phase;
       kernelUs: number;
+      /** false: kernelUs is an upper bound, and far off it may be; no latency. */
+      kernelUsKnown: boolean;
       uncached: boolean;
       kept: boolean;
       storedBytes: number;

@@ -1,4 +1,7 @@
 // devices.ts — lanes, breakers and caps belong to a device; mounts with equal st_dev share them.
+//
+// A device whose last mount went elsewhere is closed as soon as nobody waits for anything of it: its idle
+// lanes have roots open, which keep the old file system in use. It stays listed while calls are stuck there.
 import type { Engine, LaneClass, Native } from '../native/index.ts';
 import { LANE_CLASSES } from '../protocol/messages.ts';
 import { Breaker } from './breaker.ts';
@@ -24,6 +27,8 @@ export class Device {
   /** Loads that were given up inside the kernel, by block: refused alone while the mount is ok. */
   readonly stuckLoads = new Map<string, Operation>();
   stuckChanged = false;
+  /** It has no lanes but stuck ones, and gets nothing to do any more. */
+  closed = false;
   #limits = { load: 0, store: 0, metadata: 0 };
   #native: Native;
   #options: DeviceOptions;
@@ -69,6 +74,22 @@ export class Device {
     for (const laneClass of LANE_CLASSES) this.groups[laneClass].dropIfSaturated(nowUs);
   }
 
+  /** No mount lies on it. True when nothing of it is left, and it may be forgotten. */
+  isOver(): boolean {
+    const groups = LANE_CLASSES.map((laneClass) => this.groups[laneClass]);
+    if (!this.closed) {
+      for (const group of groups) for (const operation of group.inHand.values()) if (operation.state !== 'abandoned') return false;
+      this.closed = true;
+      for (const { pool, probePool } of groups) {
+        this.#native.closePool(pool);
+        this.#native.closePool(probePool);
+      }
+    }
+    if (groups.some((group) => group.inHand.size > 0)) return false;
+    // A lane may still be at the closing of its root: it counts for the cap of the process until it is gone.
+    return groups.every(({ pool, probePool }) => this.#native.poolState(pool).lanes + this.#native.poolState(probePool).lanes === 0);
+  }
+
   // The rule of --stuck-max: stuck lanes that were replaced count, K of them on a device. Loads may use
   // all K; stores, and metadata, half of K each, so that neither takes the last replacement from a
   // load. What one class has stuck is missing to the others. Beside K every class always has its
@@ -88,7 +109,8 @@ export class Device {
 }
 
 export class Devices {
-  readonly all: Device[] = [];
+  /** Also closed ones that still have calls in the kernel. */
+  all: Device[] = [];
   #options: DeviceOptions;
   #context: GroupContext;
   #stuckProcessMax: number;
@@ -101,7 +123,7 @@ export class Devices {
 
   /** `label` is st_dev as "major:minor". */
   of(label: string): Device {
-    let device = this.all.find((one) => one.label === label);
+    let device = this.all.find((one) => one.label === label && !one.closed);
     if (device === undefined) {
       device = new Device(label, this.#options, this.#context);
       this.all.push(device);
@@ -117,6 +139,11 @@ export class Devices {
   }
 
   endTurn(nowUs: number): void {
-    for (const device of this.all) device.endTurn(nowUs);
+    let over = 0;
+    for (const device of this.all) {
+      device.endTurn(nowUs);
+      if (device.mounts.length === 0 && device.isOver()) over += 1;
+    }
+    if (over > 0) this.all = this.all.filter((device) => device.mounts.length > 0 || !device.isOver());
   }
 }

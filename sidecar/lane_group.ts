@@ -88,7 +88,7 @@ export class LaneGroup implements Alarm, ProbeHost {
     if (done.status === 'wrong_store') this.#context.storeLost(operation.mount, done);
     if (!done.uncached || done.status === 'expired' || done.status === 'saturated') return;
     this.breaker.completed(nowUs - done.kernelUs, nowUs);
-    if (done.status === 'ok') this.latency.record(operation.bytes, done.kernelUs);
+    if (done.status === 'ok' && done.kernelUsKnown) this.latency.record(operation.bytes, done.kernelUs);
   }
 
   left(operation: Operation): void {
@@ -190,7 +190,7 @@ export class LaneGroup implements Alarm, ProbeHost {
     if (!this.breaker.trip(reason, nowUs)) return;
     this.#context.deadlines.clear(this);
     this.#context.announce(this.device, this.laneClass);
-    this.prober.start(nowUs);
+    this.mountsChanged(nowUs);
     this.#context.lanes.dropQueued(this, 'MOUNT_SUSPENDED', `suspended for ${this.laneClass} while it waited for a lane: ${reason}`, nowUs);
   }
 
@@ -209,6 +209,12 @@ export class LaneGroup implements Alarm, ProbeHost {
   }
 
   // ---- probing ----
+
+  /** A device that no mount lies on is not asked. */
+  mountsChanged(nowUs: number): void {
+    if (this.device.mounts.length === 0) this.prober.stop();
+    else if (this.breaker.isOpen()) this.prober.start(nowUs);
+  }
 
   ask(owner: Owner, _nowUs: number): Operation | null {
     const mounts = this.device.mounts.filter((mount) => mount.standing === 'right');

@@ -174,9 +174,14 @@ export class Mounts implements Alarm {
     mount.reason = '';
     mount.rootGeneration += 1;
     if (mount.device !== device) {
-      mount.device?.mounts.splice(mount.device.mounts.indexOf(mount), 1);
+      const left = mount.device;
+      left?.mounts.splice(left.mounts.indexOf(mount), 1);
       device.mounts.push(mount);
       mount.device = device;
+      for (const laneClass of LANE_CLASSES) {
+        left?.groups[laneClass].mountsChanged(this.#context.nowUs());
+        device.groups[laneClass].mountsChanged(this.#context.nowUs());
+      }
     }
     const moved = before !== null && before !== device.label ? `, now on device ${device.label} (it was ${before})` : '';
     const reason = wasUnheard ? `it answered ${Math.round((this.#context.nowUs() - this.#startedUs) / 1000)} ms after the start` : `the right store is mounted again${moved}`;

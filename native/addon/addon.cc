@@ -111,10 +111,17 @@ Napi::Value create_pool(const Info& info) {
 
 void set_stuck_limit(const Info& info) { pool(info).set_stuck_limit(static_cast<unsigned>(natural(info[1], "setStuckLimit: lanes"))); }
 
+void close_pool(const Info& info) {
+    LanePool& closing = pool(info);
+    if (closing.state().queued != 0) throw coded_error(info.Env(), "KVLANE_MISUSE", "closePool: operations wait in its queue, and no lane would take them up");
+    core(info).close_pool(closing);
+}
+
 void submit(const Info& info) {
     Core& own = core(info);
     if (!own.started()) throw coded_error(info.Env(), "KVLANE_MISUSE", "submit: call start() first");
     LanePool& target = pool(info);
+    if (own.is_closed(target)) throw coded_error(info.Env(), "KVLANE_MISUSE", "submit: the pool was closed");
     auto operation = operation_from_js(own, info[1], target.options().lane_class);
     const uint64_t id = operation->id;
     if (!own.submit(target, std::move(operation))) {
@@ -164,6 +171,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
     offer("setMountIdentity", set_mount_identity);
     offer("createPool", create_pool);
     offer("setStuckLimit", set_stuck_limit);
+    offer("closePool", close_pool);
     offer("submit", submit);
     offer("abandon", abandon);
     offer("poolState", pool_state);

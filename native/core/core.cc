@@ -68,6 +68,10 @@ unsigned Core::create_pool(LaneClass lane_class, unsigned lanes, EngineKind engi
 
 LanePool* Core::pool(uint64_t number) const { return number < pools_.size() ? pools_[number].get() : nullptr; }
 
+void Core::close_pool(LanePool& pool) {
+    if (closed_pools_.insert(pool.options().number).second) pool.close();
+}
+
 bool Core::submit(LanePool& pool, std::shared_ptr<Operation> operation) {
     if (!outstanding_.try_emplace(operation->id, operation, &pool, true).second) return false;
     ++wanted_;

@@ -11,6 +11,7 @@
 #include <optional>
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "arena.h"
@@ -49,6 +50,10 @@ class Core {
 
     unsigned create_pool(LaneClass lane_class, unsigned lanes, EngineKind engine);
     LanePool* pool(uint64_t number) const;  // null: there is none
+    // Its lanes leave as they become free, and close their roots; stuck ones when they come back. Nothing may wait in its
+    // queue any more, and nothing may be submitted. Its number stays, and tells of those that are stuck.
+    void close_pool(LanePool& pool);
+    bool is_closed(const LanePool& pool) const { return closed_pools_.contains(pool.options().number); }
 
     // False: an operation of this id is outstanding.
     bool submit(LanePool& pool, std::shared_ptr<Operation> operation);
@@ -82,6 +87,7 @@ class Core {
     bool started_ = false;
     std::vector<std::shared_ptr<Mount>> mounts_;
     std::vector<std::shared_ptr<LanePool>> pools_;
+    std::unordered_set<unsigned> closed_pools_;
     std::unordered_map<uint64_t, Outstanding> outstanding_;
     size_t wanted_ = 0;
 };

@@ -80,6 +80,9 @@ onEachEngine('remount', (engine) => {
       const rig = await replaced(stage, lab!, other!);
       const { device } = rig.client.ready.mounts[0]!;
       await rig.until('it is on the other device', async () => (await mountOf(rig)).device !== device);
+      const devices = async (): Promise<string[]> => ((await rig.stats()).whole['devices'] as { device: string }[]).map((one) => one.device);
+      await rig.until('the lanes of the former device have closed its root and left', async () => !(await devices()).includes(device!));
+      expect(await devices()).toEqual([(await mountOf(rig)).device]);
     }, 2));
 
   it('gone with nothing hung: WRONG_STORE within a second for whoever goes on, no byte underneath, and back when it is mounted again', () =>

@@ -24,6 +24,7 @@ interface FakePool {
   laneClass: LaneClass;
   lanes: number;
   limit: number;
+  closed: boolean;
 }
 
 const FIRST_PHASE: Record<OpSpec['kind'], Phase> = { load: 'read', store: 'write', lookup: 'stat', remove: 'unlink', aside: 'rename', identify: 'open', namespace: 'open', probe: 'read' };
@@ -72,7 +73,7 @@ export class FakeNative implements Native {
     operation.state = 'done';
     const status = ending.status ?? (late ? 'expired' : 'ok');
     this.#events.push({
-      type: 'done', id: operation.spec.id, errno: 0, phase: operation.phase, kernelUs: this.#clock.nowUs() - operation.sinceUs, uncached: true,
+      type: 'done', id: operation.spec.id, errno: 0, phase: operation.phase, kernelUs: this.#clock.nowUs() - operation.sinceUs, kernelUsKnown: true, uncached: true,
       kept: false, storedBytes: 0, inode: '', text: '', ...ending, status, late,
     });
     this.operations.delete(operation.spec.id);
@@ -132,13 +133,18 @@ export class FakeNative implements Native {
     this.identities[mount] = storeId;
   }
   createPool(options: { laneClass: LaneClass; lanes: number; engine: Engine }): number {
-    return this.pools.push({ laneClass: options.laneClass, lanes: options.lanes, limit: 0 }) - 1;
+    return this.pools.push({ laneClass: options.laneClass, lanes: options.lanes, limit: 0, closed: false }) - 1;
   }
   setStuckLimit(pool: number, lanes: number): void {
     this.pools[pool]!.limit = lanes;
     this.#takeUp(pool);
   }
+  closePool(pool: number): void {
+    if (this.held().some((one) => one.pool === pool && !one.abandoned)) throw new Error(`pool ${pool} was closed with work that somebody waits for`);
+    this.pools[pool]!.closed = true;
+  }
   submit(pool: number, spec: OpSpec): void {
+    if (this.pools[pool]!.closed) throw new Error(`operation ${spec.id} was submitted to pool ${pool}, which is closed`);
     if (this.operations.has(spec.id)) throw new Error(`operation ${spec.id} was submitted twice`);
     this.submitted.push(spec);
     this.operations.set(spec.id, { spec, pool, state: 'queued', abandoned: false, stalled: false, phase: 'queue', sinceUs: 0, found: undefined });
@@ -192,7 +198,7 @@ export class FakeNative implements Native {
       if (operation.spec.deadlineUs !== 0 && this.#clock.nowUs() >= operation.spec.deadlineUs) {
         this.operations.delete(operation.spec.id); // as a lane does: taken out, not begun
         this.#events.push({
-          type: 'done', id: operation.spec.id, status: 'expired', errno: 0, phase: 'queue', kernelUs: 0, uncached: false, kept: false, storedBytes: 0, inode: '', text: '', late: false,
+          type: 'done', id: operation.spec.id, status: 'expired', errno: 0, phase: 'queue', kernelUs: 0, kernelUsKnown: true, uncached: false, kept: false, storedBytes: 0, inode: '', text: '', late: false,
         });
         continue;
       }

@@ -419,6 +419,60 @@ describe('mounts', () => {
     expect(answer(3)).toMatchObject({ ok: true });
   });
 
+  test('the device it lay on before is closed when nothing waits there any more, and listed until its last call is back', async () => {
+    const { native, load, advance, answer, failed, ask, deliver, mountTable } = await started({ lanes: 1 });
+    load(1, [0], { timeoutMs: 5000 });
+    load(2, [1], { timeoutMs: 5000, hexes: ['bb'] });
+    advance(1000);
+    native.onSubmit = (spec) => (spec.kind === 'load' && spec.hex === 'bb' ? null : identity('254:9'));
+    mountTable.text = `${ROOT_LINE}31 20 254:9 / /mnt/kv0 rw - ext4 /dev/kv rw\n`;
+    advance(600);
+    const devices = (id: string) => {
+      ask({ id, op: 'stats' });
+      return (answer(id) as unknown as { stats: { devices: { device: string; mounts: string[]; classes: { load: { operations_abandoned: number } } }[] } }).stats.devices;
+    };
+    expect(devices('before').map(({ device, mounts }) => [device, mounts])).toEqual([['254:1', []], ['254:9', ['kv0']]]);
+    expect(native.pools.filter((pool) => pool.closed), 'somebody waits for two loads').toEqual([]);
+    native.release(native.inKernel('load')[0]!);
+    deliver();
+    expect(answer(1), 'what was submitted goes on').toMatchObject({ ok: true });
+    advance(5000);
+    expect(failed(2)).toMatchObject([{ code: 'DEADLINE_EXCEEDED', slot: 'quarantined' }]);
+    expect(native.pools.filter((pool) => pool.closed)).toHaveLength(6);
+    expect(devices('stuck')[0]).toMatchObject({ device: '254:1', classes: { load: { operations_abandoned: 1 } } });
+    load(3, [2], { hexes: ['cc'] });
+    deliver();
+    expect(answer(3), 'the new one has lanes of its own').toMatchObject({ ok: true });
+    native.releaseAll('load');
+    deliver();
+    expect(devices('after').map(({ device }) => device)).toEqual(['254:9']);
+    advance(60_000);
+    expect(native.inKernel()).toEqual([]);
+    // Back on the first one: it is made anew.
+    native.onSubmit = () => identity('254:1');
+    mountTable.text = ROOT_LINE;
+    load(4, [3], { hexes: ['dd'] });
+    advance(1000);
+    expect(devices('back').map(({ device }) => device)).toEqual(['254:1']);
+    load(5, [3], { hexes: ['ee'] });
+    deliver();
+    expect(answer(5)).toMatchObject({ ok: true });
+  });
+
+  test('a suspended device that no mount lies on any more is not probed, and probed again when one comes back', async () => {
+    const { native, load, advance, events, mountTable, clock } = await started();
+    load(1, [0], { timeoutMs: 250 });
+    advance(3000);
+    native.onSubmit = (spec) => (spec.kind === 'identify' ? identity('254:9') : null);
+    mountTable.text = `${ROOT_LINE}31 20 254:9 / /mnt/kv0 rw - ext4 /dev/kv rw\n`;
+    advance(1000);
+    expect(events('mount').at(-1)).toMatchObject({ state: 'ok' });
+    const probes = native.inKernel('probe').length;
+    advance(1000);
+    expect(clock.armedUs(), 'nothing is asked').toBe(0);
+    expect(native.inKernel('probe')).toHaveLength(probes);
+  });
+
   test('one that was unmounted without a hang is WRONG_STORE after the look', async () => {
     const { native, load, advance, answer, mountTable } = await started();
     load(1, [0], { timeoutMs: 60_000 });
