@@ -23,6 +23,7 @@ Napi::Object done_to_js(Napi::Env env, const Operation& operation, bool late) {
     object.Set("errno", result.error);
     object.Set("phase", phase_name(result.phase));
     object.Set("kernelUs", number(env, result.kernel_us));
+    object.Set("kernelUsKnown", result.kernel_us_known);
     object.Set("uncached", result.uncached);
     object.Set("kept", result.kept);
     object.Set("storedBytes", number(env, result.stored_bytes));

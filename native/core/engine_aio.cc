@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <time.h>
 
+#include <algorithm>
 #include <deque>
 #include <memory>
 #include <utility>
@@ -22,6 +23,8 @@ namespace {
 // A completion ends a wait, and so does new work while seats are free. The limit is for what neither tells:
 // a nudge spent on a lane that hangs before it takes the work up.
 constexpr uint64_t wait_max_us = 250'000;
+// A lane that was in other calls for longer looks first without waiting, to tell what came meanwhile.
+constexpr uint64_t away_us = 1'000;
 
 struct Slot {
     Slot(unsigned own_seat, FileSystem& file_system, WatchWord& word, const Clock& clock, RootCache& roots)
@@ -145,22 +148,36 @@ class AioEngine {
 
     void collect() {
         io_event events[aio_seats];
-        const bool may_wait = in_flight_ == slots_.size() || lane_.nap();
-        const int got = calls_.wait(context_, events, aio_seats, may_wait ? wait_max_us : 0);
-        lane_.awake();
+        const uint64_t back_us = lane_.clock().now_us();
+        const uint64_t looked_us = looked_us_;
+        const bool was_away = back_us - looked_us > away_us;
+        int got = was_away ? calls_.wait(context_, events, aio_seats, 0) : 0;
+        const bool came_meanwhile = was_away && got > 0;
+        if (got == 0) {
+            const bool may_wait = in_flight_ == slots_.size() || lane_.nap();
+            got = calls_.wait(context_, events, aio_seats, may_wait ? wait_max_us : 0);
+            lane_.awake();
+        }
+        looked_us_ = lane_.clock().now_us();
         if (got < 0) {  // not to be expected of a context of our own; what is in flight must still be waited for
             const timespec pause{0, 20'000'000};
             nanosleep(&pause, nullptr);
         }
         if (got <= 0) return;
-        const uint64_t now_us = lane_.clock().now_us();
+        const uint64_t now_us = looked_us_;
         // All of them are back before any goes on: the next call of one may hang, and the others' time is over.
         for (int i = 0; i < got; i++) {
             Slot& slot = slots_[static_cast<size_t>(events[i].data)];
             slot.in_flight = false;
             in_flight_--;
             aio_ended();
-            slot.operation->result.kernel_us += now_us - slot.submitted_us;
+            const uint64_t took_us = now_us - slot.submitted_us;
+            slot.operation->result.kernel_us += took_us;
+            // It came back at some moment since the last look, while the lane made other seats' calls. Where
+            // that is most of its time, the time says something about them and nothing about this transfer:
+            // as a latency it would make the breaker patient with a mount that hangs.
+            const uint64_t unknown_us = back_us - std::max(looked_us, slot.submitted_us);
+            if (came_meanwhile && 4 * unknown_us > took_us) slot.operation->result.kernel_us_known = false;
             slot.context.word().leave();
         }
         for (int i = 0; i < got; i++) {
@@ -176,6 +193,7 @@ class AioEngine {
     RootCache roots_;
     std::deque<Slot> slots_;  // a deque: slots do not move, the kernel knows their addresses
     unsigned in_flight_ = 0;
+    uint64_t looked_us_ = 0;  // when the last wait ended: what is in flight since before it was not back then
 };
 
 }  // namespace

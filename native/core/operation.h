@@ -61,6 +61,7 @@ struct Result {
     int error = 0;                // errno, 0 where the kernel gave none
     Phase phase = Phase::queue;   // where it ended
     uint64_t kernel_us = 0;       // time spent inside system calls
+    bool kernel_us_known = true;  // false: at most that; much of it its lane may have been away (aio)
     bool uncached = false;        // a call was made that no cache could have answered: evidence of health
     bool kept = false;            // store: the block was there already and was left alone
     uint64_t stored_bytes = 0;    // length_mismatch: payload bytes of the block that is there

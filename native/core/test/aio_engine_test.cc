@@ -32,9 +32,9 @@ struct Bench {
     std::string notice;
 
     using MakeWork = decltype(PoolWorld::make_work);
-    static Bench& make(EngineKind engine, unsigned lanes = 1, MakeWork make_work = make_block_work) {
+    static Bench& make(EngineKind engine, unsigned lanes = 1, MakeWork make_work = make_block_work, const Clock* clock = nullptr) {
         auto* bench = new Bench;
-        PoolWorld world{.clock = &bench->clock, .completions = &bench->completions, .supervisor = &bench->supervisor, .extra_lanes = &bench->extra_lanes,
+        PoolWorld world{.clock = clock != nullptr ? clock : &bench->clock, .completions = &bench->completions, .supervisor = &bench->supervisor, .extra_lanes = &bench->extra_lanes,
                         .make_work = std::move(make_work), .start_thread = start_detached_thread};
         bench->pool = std::make_shared<LanePool>(world, PoolOptions{.number = 0, .lane_class = LaneClass::load, .lanes = lanes, .engine = engine});
         return *bench;
@@ -350,6 +350,53 @@ TEST("a nudge ends the wait of a lane in the kernel, also one that comes just be
         kernel_aio().nudge(waiter->tid);  // whether it waits already or not
         CHECK_EVENTUALLY(waiter->ended == i);
     }
+}
+
+TEST("the time a lane was away in other seats' calls passes for nobody's latency") {
+    HeldAio& aio = hold_aio();
+    auto* clock = new ManualClock;
+    // One transfer; "slow" is in a call of the lane's own for 300 ms before, as an open can be..
+    class Reading final : public BlockWork {
+      public:
+        Reading(std::shared_ptr<Operation> operation, HeldAio& held, ManualClock& time) : operation_(std::move(operation)), held_(held), time_(time) {}
+        std::optional<Transfer> start(LaneContext& lane) override {
+            if (operation_->hex == "slow") {
+                held_.release_all();
+                time_.advance_us(300'000);
+            }
+            Root* root = nullptr;
+            static_cast<void>(lane.open_root(*operation_, root));
+            Transfer transfer;
+            transfer.fd = fd_ = lane.open(*operation_, root->fd, "kvlane.json", O_RDONLY);
+            transfer.parts[0] = {lane.header_page(), page_bytes};
+            transfer.part_count = 1;
+            return transfer;
+        }
+        std::optional<Transfer> resume(LaneContext& lane, int64_t) override {
+            lane.close(*operation_, fd_);
+            return std::nullopt;
+        }
+
+      private:
+        const std::shared_ptr<Operation> operation_;
+        HeldAio& held_;
+        ManualClock& time_;
+        int fd_ = -1;
+    };
+    Bench& bench = Bench::make(EngineKind::aio, 1, [&aio, clock](std::shared_ptr<Operation> op) { return std::make_unique<Reading>(std::move(op), aio, *clock); }, clock);
+    const auto submit = [&](const char* what) {
+        const auto op = bench.store.operation(Kind::remove);
+        op->hex = what;
+        op->deadline_us = 0;
+        return bench.submit(op);
+    };
+    const auto first = submit("plain");
+    CHECK_EVENTUALLY(aio.held() == 1 && aio.waits() > 0);
+    const auto slow = submit("slow");
+    CHECK_EVENTUALLY(bench.is_done(first) && bench.is_done(slow));
+    CHECK(!first->result.kernel_us_known && first->result.kernel_us >= 300'000);
+    CHECK(slow->result.kernel_us_known && slow->result.kernel_us < 300'000);
+    bench.finish();
 }
 
 TEST("without an aio context the pool says so, names the limit, and goes on with threads") {
