@@ -41,8 +41,11 @@ export interface Native {
   addMount(path: string): number;
   /** What lanes verify when they open the root; null: not known yet, and only identify and probe run. */
   setMountIdentity(mount: number, storeId: string | null): void;
-  /** One queue and its lanes, which are made on demand. */
-  createPool(options: { laneClass: LaneClass; lanes: number; engine: Engine }): number;
+  /**
+   * One queue and its lanes, which are made on demand. `forProbes`: those in the place of stuck ones come from a small
+   * reserve instead of stuckProcessMax.
+   */
+  createPool(options: { laneClass: LaneClass; lanes: number; engine: Engine; forProbes: boolean }): number;
   /** How many lanes the pool may have beyond its own while some are stuck; 0 at first. */
   setStuckLimit(pool: number, lanes: number): void;
   /**

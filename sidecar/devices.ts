@@ -40,8 +40,8 @@ export class Device {
     this.#options = options;
     const group = (laneClass: LaneClass): LaneGroup => {
       const { engine, lanes, stallUs, holdBreakerClosed } = options;
-      const pool = context.native.createPool({ laneClass, lanes, engine });
-      const probePool = context.native.createPool({ laneClass, lanes: 1, engine });
+      const pool = context.native.createPool({ laneClass, lanes, engine, forProbes: false });
+      const probePool = context.native.createPool({ laneClass, lanes: 1, engine, forProbes: true });
       context.native.setStuckLimit(probePool, PROBES_HELD_MAX - 1);
       return new LaneGroup(this, laneClass, { pool, probePool }, new Breaker(stallUs, holdBreakerClosed), context);
     };
@@ -131,7 +131,7 @@ export class Devices {
     return device;
   }
 
-  /** The process may make no thread beyond the first ones any more. */
+  /** The process may make no thread beyond the first ones any more. As native counts it: probes have a reserve of their own. */
   noMoreThreads(): boolean {
     let extra = 0;
     for (const device of this.all) for (const laneClass of LANE_CLASSES) extra += device.extraLanes(device.groups[laneClass]);

@@ -56,7 +56,7 @@ export class Mounts implements Alarm {
       return making;
     });
     this.#identifiers = this.all.map((mount) => {
-      const pool = context.native.createPool({ laneClass: 'metadata', lanes: 1, engine: 'threads' });
+      const pool = context.native.createPool({ laneClass: 'metadata', lanes: 1, engine: 'threads', forProbes: true });
       context.native.setStuckLimit(pool, PROBES_HELD_MAX - 1);
       return new Prober(new Identify(mount, pool, this, this.#making[mount.index]!, context), context.lanes, context.deadlines);
     });

@@ -101,12 +101,14 @@ void set_mount_identity(const Info& info) {
 }
 
 Napi::Value create_pool(const Info& info) {
-    if (!info[0].IsObject()) throw coded_error(info.Env(), "KVLANE_MISUSE", "createPool({laneClass, lanes, engine})");
+    if (!info[0].IsObject()) throw coded_error(info.Env(), "KVLANE_MISUSE", "createPool({laneClass, lanes, engine, forProbes})");
     const Napi::Object options = info[0].As<Napi::Object>();
     const uint64_t lanes = natural(options.Get("lanes"), "createPool: lanes");
     if (lanes == 0) throw coded_error(info.Env(), "KVLANE_MISUSE", "createPool: lanes must be at least 1");
-    return Napi::Number::New(info.Env(), core(info).create_pool(lane_class_from_js(options.Get("laneClass"), "createPool: laneClass"),
-                                                                static_cast<unsigned>(lanes), engine_from_js(options.Get("engine"), "createPool: engine")));
+    const Napi::Value for_probes = options.Get("forProbes");
+    if (!for_probes.IsBoolean()) throw coded_error(info.Env(), "KVLANE_MISUSE", "createPool: forProbes must be true or false");
+    return Napi::Number::New(info.Env(), core(info).create_pool(lane_class_from_js(options.Get("laneClass"), "createPool: laneClass"), static_cast<unsigned>(lanes),
+                                                                engine_from_js(options.Get("engine"), "createPool: engine"), for_probes.As<Napi::Boolean>().Value()));
 }
 
 void set_stuck_limit(const Info& info) { pool(info).set_stuck_limit(static_cast<unsigned>(natural(info[1], "setStuckLimit: lanes"))); }

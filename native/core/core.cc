@@ -10,7 +10,13 @@
 
 namespace kvlane {
 
-Core::Core() = default;
+namespace {
+// Three probes at once in place of one, in three classes and where a mount is identified, on 32 mounts: the most that can be
+// wanted in a hurry. Policy has smaller bounds for each.
+constexpr unsigned probe_lanes_max = 2 * 4 * 32;
+}  // namespace
+
+Core::Core() { probe_lanes_.set_limit(probe_lanes_max); }
 
 std::string Core::missing() { return openat2_refusal(); }
 
@@ -51,13 +57,13 @@ unsigned Core::add_mount(std::string root) {
 
 std::shared_ptr<Mount> Core::mount(uint64_t number) const { return number < mounts_.size() ? mounts_[number] : nullptr; }
 
-unsigned Core::create_pool(LaneClass lane_class, unsigned lanes, EngineKind engine) {
+unsigned Core::create_pool(LaneClass lane_class, unsigned lanes, EngineKind engine, bool for_probes) {
     const unsigned number = static_cast<unsigned>(pools_.size());
     const PoolWorld world{
         .clock = &clock_,
         .completions = &completions_,
         .supervisor = &supervisor_,
-        .extra_lanes = &extra_lanes_,
+        .extra_lanes = for_probes ? &probe_lanes_ : &extra_lanes_,
         .make_work = make_block_work,
         .start_thread = start_detached_thread,
     };

@@ -48,7 +48,10 @@ class Core {
     unsigned add_mount(std::string root);
     std::shared_ptr<Mount> mount(uint64_t number) const;  // null: there is none
 
-    unsigned create_pool(LaneClass lane_class, unsigned lanes, EngineKind engine);
+    // `for_probes`: its extra lanes come from a reserve of their own, and not from the cap of the process. Work that has
+    // used up the cap must not keep anybody from noticing that the mount is well again, and a hundred stuck probes must not
+    // take lanes from work.
+    unsigned create_pool(LaneClass lane_class, unsigned lanes, EngineKind engine, bool for_probes);
     LanePool* pool(uint64_t number) const;  // null: there is none
     // Its lanes leave as they become free, and close their roots; stuck ones when they come back. Nothing may wait in its
     // queue any more, and nothing may be submitted. Its number stays, and tells of those that are stuck.
@@ -83,6 +86,7 @@ class Core {
     CompletionQueue completions_{clock_};
     Supervisor supervisor_{clock_};
     ExtraLanes extra_lanes_;
+    ExtraLanes probe_lanes_;
     std::function<void()> wake_;
     bool started_ = false;
     std::vector<std::shared_ptr<Mount>> mounts_;

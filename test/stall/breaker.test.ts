@@ -131,6 +131,20 @@ onEachEngine('breaker', (engine) => {
       }));
   }
 
+  it('is probed by three though the process may have a single lane beyond its first ones, and the cap is left to work', () =>
+    withRig({ engine, args: ['--lanes', '1', '--stuck-process-max', '1'] }, async (rig) => {
+      const keys = keysOf('b', 16);
+      await rig.fill(keys);
+      await rig.lab.hang('read');
+      await rig.lab.hang('open', { match: '/probe/*' }); // holds the whole lane, with any engine
+      const load = asker(rig, 'load', keys);
+      await untilSuspended('--stuck-process-max 1', load);
+      await untilProbesAreStuck(rig, 'load');
+      const resumedMs = performance.now();
+      await rig.lab.resume();
+      expect(await backAfter(rig, 'one extra lane in the process', resumedMs, load)).toBeLessThan(BACK_MS);
+    }));
+
   it('recovers for stores while one of three probes is stuck for good', () =>
     withRig({ engine }, async (rig) => {
       await rig.fill(keysOf('b', 16));

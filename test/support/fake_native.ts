@@ -23,8 +23,10 @@ export interface FakeOperation {
 interface FakePool {
   laneClass: LaneClass;
   lanes: number;
+  engine: Engine;
   limit: number;
   closed: boolean;
+  forProbes: boolean;
 }
 
 const FIRST_PHASE: Record<OpSpec['kind'], Phase> = { load: 'read', store: 'write', lookup: 'stat', remove: 'unlink', aside: 'rename', identify: 'open', namespace: 'open', probe: 'read' };
@@ -32,6 +34,10 @@ const FIRST_PHASE: Record<OpSpec['kind'], Phase> = { load: 'read', store: 'write
 export class FakeNative implements Native {
   readonly operations = new Map<number, FakeOperation>();
   readonly pools: FakePool[] = [];
+  /** The cap of the process: lanes of all pools of work beyond their first ones. */
+  stuckProcessMax = Infinity;
+  /** What engineOf says; null for what was asked. */
+  fallenBack: Engine | null = null;
   readonly identities: (string | null)[] = [];
   readonly roots: string[] = [];
   /** Every operation ever submitted, in order. */
@@ -132,8 +138,8 @@ export class FakeNative implements Native {
   setMountIdentity(mount: number, storeId: string | null): void {
     this.identities[mount] = storeId;
   }
-  createPool(options: { laneClass: LaneClass; lanes: number; engine: Engine }): number {
-    return this.pools.push({ laneClass: options.laneClass, lanes: options.lanes, limit: 0, closed: false }) - 1;
+  createPool(options: { laneClass: LaneClass; lanes: number; engine: Engine; forProbes: boolean }): number {
+    return this.pools.push({ ...options, limit: 0, closed: false }) - 1;
   }
   setStuckLimit(pool: number, lanes: number): void {
     this.pools[pool]!.limit = lanes;
@@ -184,17 +190,23 @@ export class FakeNative implements Native {
     throw new Error('not in the fake');
   }
   watchParent(): void {}
-  engineOf(): Engine {
-    return 'threads';
+  engineOf(pool: number): Engine {
+    return this.fallenBack ?? this.pools[pool]!.engine;
+  }
+
+  #extraLanes(): number {
+    const busy = this.inKernel();
+    return this.pools.reduce((sum, { lanes, forProbes }, pool) => sum + (forProbes ? 0 : Math.max(0, busy.filter((one) => one.pool === pool).length - lanes)), 0);
   }
 
   #takeUp(pool: number): void {
-    const { lanes, limit } = this.pools[pool]!;
+    const { lanes, limit, forProbes } = this.pools[pool]!;
     for (const operation of this.operations.values()) {
       if (operation.pool !== pool || operation.state !== 'queued') continue;
       const busy = this.inKernel().filter((one) => one.pool === pool);
       const alive = busy.filter((one) => !one.abandoned && !one.stalled).length;
       if (alive >= lanes || busy.length >= lanes + limit) return;
+      if (busy.length >= lanes && !forProbes && this.#extraLanes() >= this.stuckProcessMax) return;
       if (operation.spec.deadlineUs !== 0 && this.#clock.nowUs() >= operation.spec.deadlineUs) {
         this.operations.delete(operation.spec.id); // as a lane does: taken out, not begun
         this.#events.push({

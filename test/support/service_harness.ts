@@ -48,6 +48,7 @@ export function harness(options: Partial<ServiceOptions> = {}, onSubmit: (spec: 
   const clock = manualClock();
   const native = new FakeNative(clock);
   native.onSubmit = onSubmit;
+  if (options.stuckProcessMax !== undefined) native.stuckProcessMax = options.stuckProcessMax;
   const sent: (Answer | Event)[] = [];
   const shutdowns: number[] = [];
   const mountTable = { text: '', reads: 0 };

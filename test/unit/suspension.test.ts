@@ -545,6 +545,24 @@ describe('caps', () => {
     expect(answer(10)).toMatchObject({ error: { code: 'SATURATED', message: expect.stringContaining('--stuck-max') } });
   });
 
+  test('probes have a reserve of their own: they take no lane from the cap of the process, and are sent when it is used up', async () => {
+    const mounts = ['kv0', 'kv1'].map((name) => ({ name, root: `/mnt/${name}`, create: false }));
+    const { native, load, store, advance, answer, failed } = await started({ mounts, lanes: 1, stuckProcessMax: 2 }, (spec) => (spec.kind === 'identify' ? identity(`254:${spec.mount}`) : null));
+    load(1, [0], { timeoutMs: 250 });
+    advance(3000);
+    expect(native.inKernel('probe'), 'of the one that is suspended').toHaveLength(3);
+    for (let id = 2; id < 5; id += 1) {
+      load(id, [id], { mount: 'kv1', timeoutMs: 15, hexes: [`0${id}`] }); // too short to be evidence
+      advance(15);
+      expect(failed(id), 'a lane took it: its first one, and two beyond').toMatchObject([{ code: 'DEADLINE_EXCEEDED', phase: 'read' }]);
+    }
+    load(5, [5], { mount: 'kv1', timeoutMs: 250, hexes: ['05'] });
+    expect(answer(5), 'at once, not at its deadline').toMatchObject({ error: { code: 'SATURATED' } });
+    store(6, [6], { timeoutMs: 250 });
+    advance(3000);
+    expect(native.inKernel('probe')).toHaveLength(6);
+  });
+
   test('a lane that comes back makes room again', async () => {
     const { native, load, advance, deliver, answer } = await started(caps);
     for (let id = 0; id < 3; id += 1) {
