@@ -92,7 +92,7 @@ async function serve(options: ServeOptions): Promise<void> {
   writer.send(
     readyEvent({
       nowUs: clock.nowUs(),
-      engine: options.engine,
+      engine: running.engine(),
       timeoutMs: options.timeoutMs,
       stallMs: options.stallMs,
       arena,

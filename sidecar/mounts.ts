@@ -3,7 +3,7 @@
 // A mount is identified in a lane of its own, before its device is known and again whenever a lane or a
 // probe found another store (or none) behind its path, or the list of mounts changed. Start-up waits 80 ms for that and no longer: a
 // mount that did not answer starts suspended and comes back by itself.
-import type { LaneClass, Native } from '../native/index.ts';
+import type { Engine, LaneClass, Native } from '../native/index.ts';
 import { LANE_CLASSES, type Code, type Event, type MountInfo } from '../protocol/messages.ts';
 import type { Alarm, Deadlines } from './deadlines.ts';
 import type { Device, Devices } from './devices.ts';
@@ -23,6 +23,7 @@ const IDENTIFY_AGAIN_US = 150_000;
 
 export interface MountsContext {
   native: Native;
+  engine: Engine;
   lanes: Lanes;
   deadlines: Deadlines;
   log: Log;
@@ -37,6 +38,7 @@ export class Mounts implements Alarm {
   readonly all: Mount[];
   #byName = new Map<string, Mount>();
   #identifiers: Prober[];
+  #identifyPools: number[];
   #making: StoreMaking[];
   #devices: Devices;
   #context: MountsContext;
@@ -55,8 +57,10 @@ export class Mounts implements Alarm {
       if (create) making.want();
       return making;
     });
+    // With the engine that was asked for, though these calls make no use of it: so `ready` can say whether it is to be had.
+    this.#identifyPools = this.all.map(() => context.native.createPool({ laneClass: 'metadata', lanes: 1, engine: context.engine, forProbes: true }));
     this.#identifiers = this.all.map((mount) => {
-      const pool = context.native.createPool({ laneClass: 'metadata', lanes: 1, engine: 'threads', forProbes: true });
+      const pool = this.#identifyPools[mount.index]!;
       context.native.setStuckLimit(pool, PROBES_HELD_MAX - 1);
       return new Prober(new Identify(mount, pool, this, this.#making[mount.index]!, context), context.lanes, context.deadlines);
     });
@@ -88,6 +92,12 @@ export class Mounts implements Alarm {
   /** Called at the end of a turn, so that `ready` and the events after it stay in order. */
   endTurn(): void {
     if (this.#ready !== null && this.all.every((mount) => mount.standing !== 'unheard')) this.ring();
+  }
+
+  /** What the lanes that identified the mounts got: the one that was asked for only if all of them did. */
+  engine(): Engine {
+    const { native, engine } = this.#context;
+    return this.#identifyPools.map((pool) => native.engineOf(pool)).find((got) => got !== engine) ?? engine;
   }
 
   facts(mount: Mount): MountInfo {

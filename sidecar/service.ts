@@ -53,7 +53,7 @@ export function createService(deps: ServiceDeps, options: ServiceOptions): Servi
   const { engine, stuckMax, holdBreakerClosed } = options;
   const devices = new Devices({ engine, lanes: options.lanes, stuckMax, stallUs: options.stallMs * 1000, holdBreakerClosed }, options.stuckProcessMax, groupContext);
   const mountTable = deps.mountTable ?? NO_MOUNT_TABLE;
-  const mounts = new Mounts(options.mounts, devices, { native, lanes, deadlines, log, mountTable, nowUs, send });
+  const mounts = new Mounts(options.mounts, devices, { native, engine, lanes, deadlines, log, mountTable, nowUs, send });
   const tasks = new TaskTable(deadlines, stats, send);
   const dispatcher = new Dispatcher({
     tasks: { native, lanes, tasks, slots, slotBytes: options.slotBytes, staging, damage, stats, nowUs },
@@ -136,6 +136,7 @@ export function createService(deps: ServiceDeps, options: ServiceOptions): Servi
       new Promise<MountInfo[]>((resolve) => {
         turn(() => mounts.start(() => resolve(mounts.all.map((mount) => mounts.facts(mount)))));
       }),
+    engine: () => mounts.engine(),
     handle(request: Request): void {
       turn((now) => {
         deadlines.ringDue(now);

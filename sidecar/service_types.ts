@@ -81,6 +81,8 @@ export interface ServiceDeps {
 export interface Service {
   /** Identifies the mounts in lanes; resolves after at most START_WAIT_MS = 80, whatever they do. */
   start(): Promise<MountInfo[]>;
+  /** The engine that runs, which may be another one than was asked for; known once start() has resolved. */
+  engine(): Engine;
   /** A decoded request; its one answer goes out through deps.send. */
   handle(request: Request): void;
   onNative(batch: NativeEvent[]): void;

@@ -293,6 +293,13 @@ describe('questions', () => {
     });
   });
 
+  test('the engine that is told of is the one that runs', async () => {
+    const asked = await started({ engine: 'aio' });
+    expect(asked.service.engine()).toBe('aio');
+    asked.native.fallenBack = 'threads'; // fs.aio-max-nr is used up
+    expect(asked.service.engine()).toBe('threads');
+  });
+
   test('an idle sidecar has nothing that wakes it', async () => {
     const { clock, native, load, deliver, advance } = await started();
     expect(clock.armedUs()).toBe(0);
