@@ -194,7 +194,9 @@ export class Mounts implements Alarm {
       }
     }
     const moved = before !== null && before !== device.label ? `, now on device ${device.label} (it was ${before})` : '';
-    const reason = wasUnheard ? `it answered ${Math.round((this.#context.nowUs() - this.#startedUs) / 1000)} ms after the start` : `the right store is mounted again${moved}`;
+    let reason = `the right store is mounted again${moved}`;
+    if (found.created) reason = 'its store was made';
+    else if (wasUnheard) reason = `it answered ${Math.round((this.#context.nowUs() - this.#startedUs) / 1000)} ms after the start`;
     for (const laneClass of LANE_CLASSES) {
       const group = device.groups[laneClass];
       // Identified late is answered: whoever waits for `ok` must be told.
