@@ -8,17 +8,13 @@ const shared = {
 };
 const starting = { ...shared, fileParallelism: false, testTimeout: 30_000, hookTimeout: 30_000, teardownTimeout: 5_000 };
 
-// A stall test that fails in CI is tried once more, and the report says so (`retry x1`): two cores, real kernel stalls, and the first weeks of
-// these tests. Look at every one that is named there; the aim is to take this line out.
-const stallRetries = process.env['CI'] ? 1 : 0;
-
 export default defineConfig({
   test: {
     projects: [
       { test: { ...shared, name: 'unit', include: ['test/unit/**/*.test.ts'], testTimeout: 10_000 } },
       { test: { ...starting, name: 'golden', include: ['test/golden.test.ts'] } },
       { test: { ...starting, name: 'process', include: ['test/process/**/*.test.ts'] } },
-      { test: { ...starting, name: 'stall', include: ['test/lab.test.ts', 'test/stall/**/*.test.ts'], testTimeout: 60_000, hookTimeout: 60_000, retry: stallRetries } },
+      { test: { ...starting, name: 'stall', include: ['test/lab.test.ts', 'test/stall/**/*.test.ts'], testTimeout: 60_000, hookTimeout: 60_000 } },
     ],
   },
 });
