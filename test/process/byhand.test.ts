@@ -7,7 +7,9 @@ import { freshDirectory, within } from '../support/sidecar_process.ts';
 
 function terminal(...words: string[]) {
   const command = [process.execPath, sidecarMain(), 'serve', ...words].map((word) => `'${word}'`).join(' ');
-  const child = spawn('script', ['-qefc', command, '/dev/null'], { stdio: 'pipe', detached: true });
+  // `script` runs the command with $SHELL, or sh. A shell that stays beside the sidecar (dash does, bash does not) is in the terminal's
+  // foreground too: ^C kills it, and `script` tells its end, 130, in place of ours. So: always sh, which becomes the sidecar.
+  const child = spawn('script', ['-qefc', `exec ${command}`, '/dev/null'], { stdio: 'pipe', detached: true, env: { ...process.env, SHELL: '/bin/sh' } });
   onTestFinished(() => void child.kill('SIGKILL'));
   let screen = '';
   const waiting = new Set<() => void>();
