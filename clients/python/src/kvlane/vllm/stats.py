@@ -1,6 +1,6 @@
 """Numbers of one process between two looks at them: counters, gauges and histograms in a dict that can be pickled.
 
-    {"c": {series: n}, "g": {series: value}, "h": {name: [counts per bucket, sum]}}
+    {"c": {series: n}, "g": {series: value}, "h": {name: [seconds, …]}}
 
 A series is a text, `name` or `name|label=value|…`: vLLM sends the dict through msgpack, which has no tuples as keys.
 Merging adds counters and histograms; of a gauge the later value wins. So that ranks do not overwrite each other's gauges,
@@ -10,7 +10,6 @@ the connector marks every gauge with the process it is from (`of_process`).
 from __future__ import annotations
 
 import threading
-from bisect import bisect_left
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,7 +46,10 @@ HISTOGRAMS: tuple[str, ...] = ("load", "lookup", "store", "copy_in", "copy_out",
 BUCKETS_S: tuple[float, ...] = (
     0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0,
 )  # fmt: skip
-"""Upper bounds in seconds, the same for all; one more bucket takes what is above."""
+"""Upper bounds in seconds, the same for all histograms: half a millisecond is a memcpy, ten seconds beyond any deadline."""
+
+OBSERVATIONS_MAX = 4096
+"""Per histogram between two looks. vLLM looks with every step; more than that only piles up where nobody looks."""
 
 BREAKER_OK, BREAKER_PROBING, BREAKER_SUSPENDED, BREAKER_UNKNOWN = 0, 1, 2, 3
 
@@ -87,9 +89,9 @@ class Tally:
 
     def observe(self, name: str, seconds: float) -> None:
         with self._lock:
-            counts, total = self._data["h"].get(name, ([0] * (len(BUCKETS_S) + 1), 0.0))
-            counts[bisect_left(BUCKETS_S, seconds)] += 1
-            self._data["h"][name] = [counts, total + seconds]
+            seen = self._data["h"].setdefault(name, [])
+            if len(seen) < OBSERVATIONS_MAX:
+                seen.append(seconds)
 
     def take(self) -> dict[str, Any] | None:
         """What came since the last call; None: nothing."""
@@ -123,7 +125,7 @@ def merge(into: dict[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     for key, n in other.get("c", {}).items():
         into["c"][key] = into["c"].get(key, 0) + n
     into["g"].update(other.get("g", {}))
-    for name, (counts, total) in other.get("h", {}).items():
-        mine_counts, mine_total = into["h"].get(name, ([0] * len(counts), 0.0))
-        into["h"][name] = [[a + b for a, b in zip(mine_counts, counts, strict=True)], mine_total + total]
+    for name, seen in other.get("h", {}).items():
+        mine = into["h"].setdefault(name, [])
+        mine.extend(seen[: max(0, OBSERVATIONS_MAX - len(mine))])
     return into
