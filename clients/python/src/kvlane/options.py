@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Literal
 
 from ._arena import SLOT_ALIGN_BYTES
 from ._budget import Budgets
+from ._node import NODE_PACKAGE, find_node, wanted
 from .errors import InvalidArgument, StartFailed
 
 
@@ -87,26 +87,37 @@ class Options:
         return {**base, **kept, **self.environment}
 
     def _node(self) -> str:
-        node = self.node or os.environ.get("KVLANE_NODE") or shutil.which("node")
-        if not node:
-            raise StartFailed(
-                "no node binary: looked at Options.node, $KVLANE_NODE and PATH; Node 20.19 or later is needed",
-                code="NODE_NOT_FOUND",
-            )
-        return node
+        named = self.node or os.environ.get("KVLANE_NODE")
+        return named or node_path()
 
     def _main_js(self) -> Path:
-        here = Path(__file__).resolve()
-        packaged = here.parent / "_sidecar" / "dist" / "sidecar" / "main.js"
-        # src/kvlane/options.py → clients/python → the checkout; an installed package has no such parent.
-        checkout = here.parents[4] / "dist" / "sidecar" / "main.js" if len(here.parents) > 4 else packaged
-        asked = self.sidecar or os.environ.get("KVLANE_SIDECAR")
-        tried = [Path(asked)] if asked else [packaged, checkout]
-        for path in tried:
-            if path.is_file():
-                return path.absolute()
+        return main_js(self.sidecar or os.environ.get("KVLANE_SIDECAR"))
+
+
+def node_path() -> str:
+    """Where node is, when nobody named it; raises StartFailed with everything that was looked at."""
+    node, looked = find_node()
+    if node is None:
         raise StartFailed(
-            "no sidecar to start: looked for " + ", ".join(map(str, tried)) + "; build it with `npm run build`, "
-            "or say where its main.js is with Options.sidecar or $KVLANE_SIDECAR",
-            code="SIDECAR_NOT_FOUND",
+            f"no node binary: Options.node and $KVLANE_NODE name none, {', '.join(looked)}; "
+            f"{wanted()} is needed, `pip install {NODE_PACKAGE}` brings one",
+            code="NODE_NOT_FOUND",
         )
+    return node
+
+
+def main_js(asked: str | os.PathLike[str] | None = None) -> Path:
+    """The sidecar's main.js: what was asked for, else the one inside the installed package, else the checkout's."""
+    here = Path(__file__).resolve()
+    packaged = here.parent / "_sidecar" / "dist" / "sidecar" / "main.js"
+    # src/kvlane/options.py → clients/python → the checkout; an installed package has no such parent.
+    checkout = here.parents[4] / "dist" / "sidecar" / "main.js" if len(here.parents) > 4 else packaged
+    tried = [Path(asked)] if asked else [packaged, checkout]
+    for path in tried:
+        if path.is_file():
+            return path.absolute()
+    raise StartFailed(
+        "no sidecar to start: looked for " + ", ".join(map(str, tried)) + "; build it with `npm run build`, "
+        "or say where its main.js is with Options.sidecar or $KVLANE_SIDECAR",
+        code="SIDECAR_NOT_FOUND",
+    )
