@@ -57,6 +57,8 @@ export interface Native {
   submit(pool: number, operation: OpSpec): void;
   /** Settles the caller's claim. An id that is not outstanding is `done`: its event may be in the batch that is being read. */
   abandon(id: number): Abandoned;
+  /** Takes it back out of the queue: true, and nothing is heard of it again. False: a lane took it up, and the caller's claim stands. */
+  withdraw(id: number): boolean;
   poolState(pool: number): PoolState;
   /** Calls over stallUs, and abandoned operations that the kernel still has. */
   stuck(): StuckCall[];

@@ -6,7 +6,6 @@ import { LIMITS, type Code, type FailedEntry, type InlineBlock, type LoadAnswer,
 import type { LoadRequest, RemoveRequest, StoreRequest } from '../protocol/request.ts';
 import { failedEntries, type Asked, type Failure } from './failures.ts';
 import type { LaneGroup } from './lane_group.ts';
-import type { Settled } from './lanes.ts';
 import type { Mount } from './mount.ts';
 import { Operation, gateKeyOf, type Done, type Owner } from './operation.ts';
 import { FREE, NAMES } from './slots.ts';
@@ -27,8 +26,6 @@ export class BlockTask extends Task implements Owner, Asked {
   #done = 0;
   #kept = 0;
   #failures: Failure[] = [];
-  /** A lane took them up in the instant in which they were taken out of the queue; they may return before the answer. */
-  #droppedInKernel: { operation: Operation; failure: Failure }[] = [];
   #inline: InlineBlock[] = [];
   /** Damaged files that loads of this task met: moved away once it is answered. */
   #damaged: { block: number; inode: string }[] = [];
@@ -107,15 +104,11 @@ export class BlockTask extends Task implements Owner, Asked {
     if (this.#pending === 0) this.#answer(nowUs);
   }
 
-  dropped(operation: Operation, settled: Settled, code: Code, reason: string): void {
+  dropped(operation: Operation, code: Code, reason: string): void {
     const nowUs = this.#context.nowUs();
     this.#operations[operation.index] = null;
     this.#pending -= 1;
-    this.#fail(operation.index, code, nowUs, { slot: settled.quarantined, phase: settled.phase, detail: reason });
-    if (settled.quarantined && operation.memory !== null) {
-      operation.mayAnnounce = false;
-      this.#droppedInKernel.push({ operation, failure: this.#failures.at(-1)! });
-    }
+    this.#fail(operation.index, code, nowUs, { detail: reason });
     if (this.#pending === 0) this.#answer(nowUs);
   }
 
@@ -226,10 +219,6 @@ export class BlockTask extends Task implements Owner, Asked {
   }
 
   #answer(nowUs: number): void {
-    for (const { operation, failure } of this.#droppedInKernel) {
-      if (operation.state === 'finished') failure.slot = 'free';
-      else operation.mayAnnounce = true;
-    }
     const ok = this.#failures.length === 0;
     const answer: StoreAnswer & LoadAnswer = { id: this.id, ok, done: this.#done };
     if (this.op === 'store') answer.kept = this.#kept;

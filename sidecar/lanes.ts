@@ -54,7 +54,7 @@ export class Lanes {
     this.#start(operation, nowUs);
   }
 
-  /** Ends the owner's claim: deadline, cancel, shutdown, suspended class, joined probe. Calls no owner. */
+  /** Ends the owner's claim wherever it is: deadline, cancel, shutdown, joined probe. Calls no owner. */
   settle(operation: Operation, nowUs: number): Settled {
     operation.settledUs = nowUs;
     if (operation.state === 'gated') {
@@ -104,25 +104,23 @@ export class Lanes {
     }
   }
 
-  /** A class was suspended: what no lane has taken up yet is taken out and its owners are told. */
+  /** A class was suspended: what no lane has taken up yet is taken out and its owners are told. What a lane has stays as it is. */
   dropQueued(group: LaneGroup, code: Code, reason: string, nowUs: number): void {
-    const queued: Operation[] = [];
-    const gated: Operation[] = [];
-    // The queue is first in, first out: what waits in it is what came last.
-    let left = this.#native.poolState(group.pool).queued;
-    const newestFirst = [...group.inHand.values()].reverse();
-    for (const operation of newestFirst) {
-      if (operation.kind === 'probe') continue; // they have a queue of their own
-      if (operation.state === 'gated') gated.push(operation);
-      else if (operation.state === 'submitted' && left > 0) {
-        left -= 1;
-        queued.push(operation);
-      }
-    }
+    // Newest first: the queue is first in, first out, so that a lane that looks into it meanwhile finds what is still in it.
+    const newestFirst = [...group.inHand.values()].reverse().filter((operation) => operation.kind !== 'probe'); // they have a queue of their own
     // Waiters first: a gate that a queued one gives up must not start another of this class. Those
     // settled by an owner's answer meanwhile are passed over.
-    for (const operation of gated) if (operation.state === 'gated') this.#drop(operation, code, reason, nowUs);
-    for (const operation of queued) if (operation.state === 'submitted') this.#drop(operation, code, reason, nowUs);
+    for (const operation of newestFirst) {
+      if (operation.state !== 'gated') continue;
+      this.settle(operation, nowUs);
+      operation.owner.dropped(operation, code, reason);
+    }
+    for (const operation of newestFirst) {
+      if (operation.state !== 'submitted' || !this.#native.withdraw(operation.id)) continue;
+      operation.settledUs = nowUs;
+      this.#forget(operation);
+      operation.owner.dropped(operation, code, reason);
+    }
   }
 
   /** At the end of every turn: operations whose gate opened, and the slots that came back. */
@@ -138,11 +136,6 @@ export class Lanes {
 
   operation(id: number): Operation | null {
     return this.#operations.get(id) ?? null;
-  }
-
-  #drop(operation: Operation, code: Code, reason: string, nowUs: number): void {
-    const settled = this.settle(operation, nowUs);
-    operation.owner.dropped(operation, settled, code, reason);
   }
 
   #start(operation: Operation, nowUs: number): void {
@@ -162,7 +155,7 @@ export class Lanes {
     const memory = operation.memory;
     if (memory !== null) {
       operation.memory = null;
-      if (memory.release(operation.area) && memory === this.#slots && operation.mayAnnounce) this.#freed.push(operation.area);
+      if (memory.release(operation.area) && memory === this.#slots) this.#freed.push(operation.area);
     }
     this.#leaveGate(operation);
   }

@@ -7,7 +7,6 @@ import type { Code } from '../protocol/messages.ts';
 import type { LookupRequest } from '../protocol/request.ts';
 import { errnoName } from './errno.ts';
 import type { LaneGroup } from './lane_group.ts';
-import type { Settled } from './lanes.ts';
 import type { Mount } from './mount.ts';
 import { Operation, type Done, type Owner } from './operation.ts';
 import { CODE_OF, type TaskContext } from './task_context.ts';
@@ -64,7 +63,7 @@ export class LookupTask extends Task implements Owner {
     if (this.#pending === 0) this.#answer(this.#context.nowUs());
   }
 
-  dropped(_operation: Operation, _settled: Settled, code: Code, reason: string): void {
+  dropped(_operation: Operation, code: Code, reason: string): void {
     this.#trouble ??= { code, errno: 0, detail: reason };
     this.#pending -= 1;
     if (this.#pending === 0) this.#answer(this.#context.nowUs());

@@ -6,7 +6,6 @@ import type { Code, Fingerprint, NamespaceState } from '../protocol/messages.ts'
 import type { NamespaceRequest } from '../protocol/request.ts';
 import { errnoName } from './errno.ts';
 import type { LaneGroup } from './lane_group.ts';
-import type { Settled } from './lanes.ts';
 import type { Mount } from './mount.ts';
 import { Operation, type Done, type Owner } from './operation.ts';
 import { CODE_OF, ms, type TaskContext } from './task_context.ts';
@@ -57,7 +56,7 @@ export class NamespaceTask extends Task implements Owner {
     this.#context.tasks.answer(this, { id: this.id, ok: true, state, name, generation, key_namespace: `${name}@${generation}`, fingerprint }, nowUs);
   }
 
-  dropped(_operation: Operation, _settled: Settled, code: Code, reason: string): void {
+  dropped(_operation: Operation, code: Code, reason: string): void {
     this.#refuse(code, reason, 0, this.#context.nowUs());
   }
 

@@ -7,7 +7,6 @@
 import type { NativeEvent, OpSpec } from '../native/index.ts';
 import type { Code } from '../protocol/messages.ts';
 import type { LaneGroup } from './lane_group.ts';
-import type { Settled } from './lanes.ts';
 import type { Mount } from './mount.ts';
 import type { MemoryBook } from './slots.ts';
 
@@ -17,8 +16,8 @@ export type Kind = OpSpec['kind'];
 export interface Owner {
   /** It ended while its owner still waited for it. */
   completed(operation: Operation, done: Done): void;
-  /** It was taken out of the queue because its class was suspended. */
-  dropped(operation: Operation, settled: Settled, code: Code, reason: string): void;
+  /** It was taken out of the queue because its class was suspended: no lane ever had it, and its memory is free. */
+  dropped(operation: Operation, code: Code, reason: string): void;
   /** It came back after its owner had given it up. */
   returned?(operation: Operation, done: Done): void;
 }
@@ -51,8 +50,6 @@ export class Operation {
   bytes = 0;
   memory: MemoryBook | null = null;
   area = -1;
-  /** slots_freed may name its slot: never before the answer has said that it is quarantined. */
-  mayAnnounce = true;
   /** '' when it changes no name. */
   gateKey = '';
   holdsGate = false;

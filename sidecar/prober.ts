@@ -7,7 +7,7 @@
 // reply of a server) and answer everything new, so more are sent, rarely, up to a bound.
 // Used for the probes of a breaker and for identifying a mount.
 import type { Deadlines, Alarm } from './deadlines.ts';
-import type { Lanes, Settled } from './lanes.ts';
+import type { Lanes } from './lanes.ts';
 import type { Done, Operation, Owner } from './operation.ts';
 
 /** The quick phase: enough for one or two bad files, few enough not to pile onto a mount that hangs. */
@@ -114,7 +114,7 @@ export class Prober implements Alarm, Owner {
     else this.ring(this.#host.nowUs());
   }
 
-  dropped(_operation: Operation, _settled: Settled): void {
+  dropped(): void {
     // Probe pools are never emptied by a breaker.
   }
 

@@ -138,6 +138,12 @@ Napi::Value abandon(const Info& info) {
     return to_js(info.Env(), settled);
 }
 
+Napi::Value withdraw(const Info& info) {
+    const bool withdrawn = core(info).withdraw(natural(info[0], "withdraw: id"));
+    environment(info).hold_loop_while_expecting();
+    return Napi::Boolean::New(info.Env(), withdrawn);
+}
+
 Napi::Value pool_state(const Info& info) { return to_js(info.Env(), pool(info).state()); }
 
 Napi::Value stuck(const Info& info) {
@@ -176,6 +182,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
     offer("closePool", close_pool);
     offer("submit", submit);
     offer("abandon", abandon);
+    offer("withdraw", withdraw);
     offer("poolState", pool_state);
     offer("stuck", stuck);
     offer("hardExit", hard_exit);

@@ -98,6 +98,14 @@ Core::Settled Core::abandon(uint64_t id) {
     return settled;
 }
 
+bool Core::withdraw(uint64_t id) {
+    const auto entry = outstanding_.find(id);
+    if (entry == outstanding_.end() || !entry->second.pool->withdraw(*entry->second.operation)) return false;
+    if (entry->second.wanted) --wanted_;
+    outstanding_.erase(entry);
+    return true;
+}
+
 std::vector<CallReport> Core::stuck() const {
     std::vector<CallReport> calls;
     for (const auto& pool : pools_) pool->stuck_calls(calls);

@@ -62,6 +62,8 @@ class Core {
     bool submit(LanePool& pool, std::shared_ptr<Operation> operation);
     // An id that is not outstanding counts as done: its completion may be in the batch that is just being read.
     Settled abandon(uint64_t id);
+    // Takes it back if it is queued; otherwise nothing has changed.
+    bool withdraw(uint64_t id);
     std::vector<CallReport> stuck() const;
 
     CompletionQueue::Batch take();

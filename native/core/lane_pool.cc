@@ -58,6 +58,14 @@ Abandoned LanePool::abandon(Operation& operation) {
     return answer;
 }
 
+bool LanePool::withdraw(Operation& operation) {
+    std::lock_guard<Monitor> hold(monitor_);
+    if (!operation.withdraw()) return false;
+    queue_.erase(operation.queue_position);
+    queued_hint_.store(queue_.size(), std::memory_order_relaxed);
+    return true;
+}
+
 void LanePool::set_stuck_limit(unsigned lanes) {
     std::vector<Lane*> to_start;
     {

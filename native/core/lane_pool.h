@@ -81,6 +81,7 @@ class LanePool final : public std::enable_shared_from_this<LanePool>, public Wat
     // From the JavaScript thread.
     void submit(std::shared_ptr<Operation> operation);
     Abandoned abandon(Operation& operation);
+    bool withdraw(Operation& operation);  // false: it is not in the queue any more
     void set_stuck_limit(unsigned lanes);
     PoolState state() const;
     void stuck_calls(std::vector<CallReport>& out) const;

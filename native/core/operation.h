@@ -139,6 +139,12 @@ struct Operation {
         return static_cast<State>(now & state_mask);
     }
 
+    // By whoever wants it back only while it is queued. False: a lane has it, and the claim stands.
+    bool withdraw() {
+        uint8_t expected = static_cast<uint8_t>(State::queued);
+        return state.compare_exchange_strong(expected, static_cast<uint8_t>(expected | abandoned_bit), std::memory_order_acq_rel, std::memory_order_acquire);
+    }
+
   private:
     bool step(State from, State to) {
         uint8_t expected = static_cast<uint8_t>(from);  // without the flag: an abandoned one does not go on

@@ -169,6 +169,9 @@ export class FakeNative implements Native {
     }
     return found === undefined ? { state, phase, sinceUs } : { state, phase, sinceUs, found };
   }
+  withdraw(id: number): boolean {
+    return this.operations.get(id)?.state === 'queued' && this.operations.delete(id);
+  }
   poolState(pool: number): PoolState {
     const own = [...this.operations.values()].filter((one) => one.pool === pool);
     const running = own.filter((one) => one.state !== 'queued');

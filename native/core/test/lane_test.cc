@@ -105,6 +105,24 @@ TEST("an operation abandoned in the queue is dropped and never heard of again") 
     CHECK_EQUAL(world.count(Event::Type::done), 2U);
 }
 
+TEST("an operation is withdrawn from the queue only: one that a lane took up goes on as if nobody had asked") {
+    auto& world = LaneWorld::make();
+    auto pool = world.pool(1);
+    auto first = world.submit(*pool, "read");
+    CHECK_EVENTUALLY(world.gate.inside() == 1);
+    auto second = world.submit(*pool, "read");
+    CHECK(pool->withdraw(*second));
+    CHECK(!pool->withdraw(*second));
+    CHECK_EQUAL(pool->state().queued, 0U);
+    CHECK(!pool->withdraw(*first));
+    CHECK_EQUAL(pool->state().running, 1U);
+    world.gate.release(first->id);
+    CHECK_EVENTUALLY(world.done(*first) != nullptr);
+    CHECK(!first->abandoned());
+    CHECK(!pool->withdraw(*first));
+    CHECK_EQUAL(world.count(Event::Type::done), 1U);
+}
+
 TEST("an operation abandoned while running says where it is, and comes back late") {
     auto& world = LaneWorld::make();
     auto pool = world.pool(1);
