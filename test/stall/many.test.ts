@@ -2,6 +2,7 @@
 // deadline is kept to the same few milliseconds, other work goes on, and what it costs in memory and threads is said.
 
 import { expect, it } from 'vitest';
+import { nowUs } from '../../clients/node/pending.ts';
 import { type AnyAsked, burstMs, codesOf, expectFreed, expectPrompt, expectSlotsAgree, LATE_BURST_MEDIAN_MS, opsOf } from '../support/promptness.ts';
 import { keysOf, measured, onEachEngine, type Rig, spreadOf, withRig } from '../support/rig.ts';
 
@@ -13,10 +14,14 @@ const STICK_MS = 6_000;
 /** A stuck thread costs its stack's first pages and a lane's two, a task a few kilobytes; 1,000 of them must not cost 256 MiB. */
 const GROWTH_MIB_MAX = 256;
 
-/** n loads, one block each, all at once. */
+/**
+ * n loads, one block each, with one deadline. Were each given its own, the first to run out would take lanes with them until --stuck-max
+ * is reached, and those behind them would be told SATURATED, rightly, some milliseconds before their own.
+ */
 async function loadAll(rig: Rig, keys: readonly string[], timeoutMs: number, meanwhile: () => Promise<void> = async () => {}): Promise<{ all: AnyAsked[]; held: { slots: number[]; answer: object }[] }> {
   const slots = rig.lease(keys.length);
-  const pending = Promise.all(keys.map((key, i) => rig.load([key], [slots[i]!], timeoutMs)));
+  const deadlineUs = nowUs() + timeoutMs * 1000;
+  const pending = Promise.all(keys.map((key, i) => rig.ask('load', { keys: [key], slots: [slots[i]!], bytes: SLOT_BYTES, deadline_us: deadlineUs })));
   await meanwhile();
   const answers = await pending;
   rig.client.arena.release(slots);
