@@ -51,7 +51,9 @@ class KvlaneWorkerMeta(_WorkerMetadata if WORKER_META else object):  # type: ign
 class KvlaneHandshake(_HandshakeMetadata if HANDSHAKE else object):  # type: ignore[misc]
     """Worker → scheduler, once."""
 
-    facts: WorkerFacts
+    facts: WorkerFacts | None
+    refused: str | None = None
+    """Why this worker cannot take part."""
 
 
 def detect(vllm_config: Any, kv_cache_config: Any) -> Detected:

@@ -6,8 +6,7 @@ imports the class in the API server for metrics. Nothing starts at import; a wor
 `register_kv_caches`, the scheduler's when the workers' facts arrive or with the first request.
 
 Surprising: a claimed hit must end as exactly one `finished_recving`, or its request hangs or the engine dies. So both
-sides keep books of their own here: a claim without a CopyOrder becomes one that fails (`_complete`), and a worker passes
-on only what it owes (guard.Owed).
+sides keep books of their own, beside the halves: `warden.py`.
 """
 
 from __future__ import annotations
@@ -34,17 +33,15 @@ from .carriers import (
 )
 from .config import ConnectorOptions, OptionError
 from .features import decide
-from .guard import FAILED_LOAD, Guard, NoWorker, Owed, Transfers, WorkerLike, guarded, nothing
-from .messages import CopyOrder, Orders, WorkerFacts
+from .guard import Guard, NoWorker, Transfers, WorkerLike, guarded, nothing
+from .messages import Orders
 from .stats import Tally
+from .warden import Claims, Warden
 
 if TYPE_CHECKING:
     from .scheduler_side import SchedulerSide
 
 logger = logging.getLogger("vllm.kvlane")
-
-FAILED_BINDS_MAX = 10
-"""Hooks of a worker's half that may raise in a row while nothing is owed, before it is retired."""
 
 ClientFactory = Callable[[Options], Client]
 
@@ -75,25 +72,15 @@ class KvlaneConnector(KVConnectorBase_V1):  # type: ignore[misc]
         self._process = f"rank{self._rank}" if self._is_worker else "scheduler"
 
         self._scheduler: SchedulerSide | None = None
-        self._claims: dict[str, tuple[tuple[int, ...], ...]] = {}
-        """Request → blocks of hits that were accepted in this step and must be ordered in it."""
-        self._block_size = int(block_size or 1)
-        self._local: dict[str, int] = {}
-        """Request → tokens vLLM had itself when a hit was claimed."""
-        self._worker: WorkerLike = NoWorker(self._rank)
-        self._owed = Owed()
+        self._claims = Claims(self._guard, int(block_size or 1))
+        worker: WorkerLike = NoWorker(self._rank)
         self._invalid_blocks: set[int] = set()
-        self._lost: set[str] = set()
-        """Requests whose load was lost before it reached the worker's half."""
-        self._raised = 0
         self._closed = False
         try:
             if self._is_worker:
                 from .worker_side import WorkerSide
 
-                self._worker = WorkerSide(
-                    self._options, self._features, self._rank, self._world_size, type(self).client_factory
-                )
+                worker = WorkerSide(self._options, self._features, self._rank, self._world_size, type(self).client_factory)
             else:
                 from .scheduler_side import SchedulerSide
 
@@ -106,6 +93,7 @@ class KvlaneConnector(KVConnectorBase_V1):  # type: ignore[misc]
         except Exception as error:
             self._guard.caught("__init__", error)
             logger.error("kvlane is off in this process: the engine runs without it.")
+        self._warden = Warden(worker, self._guard, self._rank, wait_for_device=_wait_for_device)
 
     def _say_what_is(self) -> None:
         """Once, in the scheduler's process: one line per fact."""
@@ -129,9 +117,8 @@ class KvlaneConnector(KVConnectorBase_V1):  # type: ignore[misc]
     def get_kv_connector_stats(self) -> Any:
         from .prom import KvlaneStats
 
-        side = self._worker if self._is_worker else self._scheduler
-        data: dict[str, Any] | None = self._guard.tally.take()
-        more = side.take_stats() if side is not None else None
+        more = self._warden.take_stats() if self._scheduler is None else self._scheduler.take_stats()
+        data = self._guard.tally.take()
         if data is None and more is None:
             return None
         merged = stats.merge(stats.merge(stats.empty(), data or {}), more or {})
@@ -142,7 +129,7 @@ class KvlaneConnector(KVConnectorBase_V1):  # type: ignore[misc]
         if self._closed:
             return
         self._closed = True
-        self._worker.shutdown()
+        self._warden.shutdown()
         if self._scheduler is not None:
             self._scheduler.shutdown()
 
@@ -172,9 +159,16 @@ class KvlaneConnector(KVConnectorBase_V1):  # type: ignore[misc]
 
     @guarded(nothing)
     def set_xfer_handshake_metadata(self, metadata: Mapping[Any, Any]) -> None:
-        facts = [each.facts for each in metadata.values() if isinstance(each, KvlaneHandshake)]
-        if self._scheduler is not None and facts:
-            self._scheduler.set_worker_facts(facts)
+        if self._scheduler is None:
+            return
+        told = [each for each in metadata.values() if isinstance(each, KvlaneHandshake)]
+        refused = [each.refused for each in told if each.facts is None]
+        if refused:
+            logger.error("kvlane is off in this engine, because a worker cannot take part: %s", refused[0])
+            self._scheduler.shutdown()
+            self._scheduler = None
+        elif told:
+            self._scheduler.set_worker_facts([each.facts for each in told if each.facts is not None])
 
     def set_xfer_handshake_metadata_pp_aware(self, metadata: Mapping[Any, Any]) -> None:
         self.set_xfer_handshake_metadata(metadata)
@@ -191,22 +185,16 @@ class KvlaneConnector(KVConnectorBase_V1):  # type: ignore[misc]
         tokens, is_async = self._scheduler.get_num_new_matched_tokens(request, num_computed_tokens)
         if not tokens:
             return tokens, False
-        self._local[request.request_id] = num_computed_tokens
+        self._claims.offered(request.request_id, num_computed_tokens)
         return tokens, is_async
 
     @guarded(nothing)
     def update_state_after_alloc(self, request: Any, blocks: Any, num_external_tokens: int) -> None:
         block_ids: tuple[list[int], ...] = tuple(blocks.get_block_ids())
-        # What is claimed is on the books before anything can raise.
         if num_external_tokens > 0:
-            self._claims[request.request_id] = self._loaded(block_ids, self._local.pop(request.request_id, 0))
+            self._claims.accepted(request.request_id, block_ids)
         if self._scheduler is not None:
             self._scheduler.update_state_after_alloc(request, block_ids, num_external_tokens)
-
-    def _loaded(self, block_ids: tuple[list[int], ...], local_tokens: int) -> tuple[tuple[int, ...], ...]:
-        """Without the blocks that vLLM had itself: those may be in use by others. With several groups block ids are not
-        used to report a failure, so it does not matter there."""
-        return tuple(tuple(group[local_tokens // self._block_size :]) for group in block_ids)
 
     def build_connector_meta(self, scheduler_output: Any) -> KvlaneMetadata:
         try:
@@ -214,20 +202,8 @@ class KvlaneConnector(KVConnectorBase_V1):  # type: ignore[misc]
         except Exception as error:
             self._guard.caught("build_connector_meta", error)
             orders = Orders()
-        self._complete(orders)
+        self._claims.complete(orders)
         return KvlaneMetadata(orders)
-
-    def _complete(self, orders: Orders) -> None:
-        """A claim that this step has no order for would wait for ever: it is ordered to fail."""
-        if not self._claims:
-            return
-        claims, self._claims = self._claims, {}
-        ordered = {copy.request for copy in orders.copies}
-        for request, blocks in claims.items():
-            if request not in ordered:
-                self._guard.tally.count("hook_errors", hook="lost_claim")
-                self._guard.say("lost_claim", "kvlane: the order for a claimed hit was lost; it is computed instead")
-                orders.copies.append(CopyOrder(FAILED_LOAD, request, 0, 0, blocks))
 
     @guarded(nothing)
     def update_connector_output(self, connector_output: Any) -> None:
@@ -243,7 +219,7 @@ class KvlaneConnector(KVConnectorBase_V1):  # type: ignore[misc]
 
     @guarded(lambda: (False, None))
     def request_finished(self, request: Any, block_ids: Any) -> tuple[bool, dict[str, Any] | None]:
-        self._local.pop(request.request_id, None)
+        self._claims.forget(request.request_id)
         if self._scheduler is not None:
             self._scheduler.request_finished(request)
         return False, None
@@ -263,38 +239,43 @@ class KvlaneConnector(KVConnectorBase_V1):  # type: ignore[misc]
     # --- worker ----------------------------------------------------------------------------------------------------
 
     def register_kv_caches(self, kv_caches: dict[str, Any]) -> None:
-        register = getattr(self._worker, "register", None)
-        if register is None:
+        if not self._is_worker or self._warden.retired:
             return
         try:
-            register(kv_caches, self._cache_config)
+            self._worker_half().register(kv_caches, self._cache_config)
         except OptionError:
             raise
         except Exception as error:
-            self._retire("register_kv_caches", error)
+            self._warden.retire("register_kv_caches", error)
+        if self._refused():
+            logger.error("kvlane is off in worker %d: %s", self._rank, self._refused())
+
+    def _worker_half(self) -> Any:
+        return self._warden.worker
+
+    def _refused(self) -> str | None:
+        """Why this worker serves nothing."""
+        if self._warden.retired:
+            return "its worker's half could not be made; the reason is in the log"
+        refused: str | None = self._worker_half().refused
+        return refused
 
     @guarded(nothing)
     def get_handshake_metadata(self) -> KvlaneHandshake | None:
-        facts: WorkerFacts | None = self._worker.facts() if self._is_worker else None
-        return None if facts is None else KvlaneHandshake(facts)
+        if not self._is_worker:
+            return None
+        return KvlaneHandshake(self._worker_half().facts(), self._refused())
 
     def handle_preemptions(self, *_: object) -> None:
         """A set of ids or the metadata, by version. Nothing to do: stores leave their blocks within the step."""
 
     def bind_connector_metadata(self, connector_metadata: Any) -> None:
         super().bind_connector_metadata(connector_metadata)
-        if not isinstance(connector_metadata, KvlaneMetadata):
-            return
-        orders = connector_metadata.orders
-        self._owed.add(orders.copies)
-        lost = [copy.request for copy in orders.copies if copy.load == FAILED_LOAD]
-        if lost:
-            self._lost.update(lost)
-            orders.copies = [copy for copy in orders.copies if copy.load != FAILED_LOAD]
-        self._ask("bind_connector_metadata", lambda: self._worker.bind(orders))
+        if isinstance(connector_metadata, KvlaneMetadata):
+            self._warden.bind(connector_metadata.orders)
 
     def start_load_kv(self, forward_context: Any, **kwargs: Any) -> None:
-        self._ask("start_load_kv", lambda: self._worker.start_loads())
+        self._warden.start_loads()
 
     def wait_for_layer_load(self, layer_name: str) -> None:
         """Loads are whole requests, before they are scheduled."""
@@ -302,9 +283,8 @@ class KvlaneConnector(KVConnectorBase_V1):  # type: ignore[misc]
     def save_kv_layer(self, layer_name: str, kv_layer: Any, attn_metadata: Any, **kwargs: Any) -> None:
         """Stores are whole chunks, in wait_for_save."""
 
-    @guarded(nothing)
     def wait_for_save(self) -> None:
-        self._worker.save()
+        self._warden.save()
 
     def get_transfer_results(self, finished_req_ids: set[str]) -> Any:
         said = self._poll()
@@ -313,58 +293,20 @@ class KvlaneConnector(KVConnectorBase_V1):  # type: ignore[misc]
     def get_finished(self, finished_req_ids: set[str]) -> tuple[set[str] | None, set[str] | None]:
         return None, self._poll().finished_recving or None
 
-    @guarded(lambda: Transfers(set(), set(), set()))
     def _poll(self) -> Transfers:
-        """What is passed on is what is owed: nothing twice, nothing that vLLM does not wait for."""
-        polled: list[Transfers] = []
-        self._ask("get_finished", lambda: polled.append(Transfers(*self._worker.poll())))
-        if self._owed.overdue():
-            self._retire("get_finished", TimeoutError("a copy that was ordered was not settled in time"))
-        said, strange = self._owed.settle(polled[0] if polled else Transfers(set(), set(), set()))
-        if strange:
-            self._guard.tally.count("hook_errors", len(strange), hook="not_owed")
-            self._guard.say("not_owed", "kvlane: %d finished loads that were not owed are not passed on", len(strange))
-        mine = self._owed.fail() if isinstance(self._worker, NoWorker) else self._owed.fail(self._lost)
-        self._lost.clear()
-        failed = said.failed_recving | mine.failed_recving
+        said = self._warden.poll()
         if self._features.failure_backend == "block_ids":
-            self._invalid_blocks |= said.invalid_block_ids | mine.invalid_block_ids
-        return Transfers(said.finished_recving | mine.finished_recving, failed, set())
+            self._invalid_blocks |= said.invalid_block_ids
+        return said
 
-    @guarded(set)
     def get_block_ids_with_load_errors(self) -> set[int]:
         blocks, self._invalid_blocks = self._invalid_blocks, set()
         return blocks
 
     @guarded(nothing)
     def build_connector_worker_meta(self) -> KvlaneWorkerMeta | None:
-        report = self._worker.report()
+        report = self._warden.report()
         return KvlaneWorkerMeta(report) if report else None
-
-    def _ask(self, hook: str, call: Callable[[], object]) -> None:
-        """The worker's half, in hooks whose loss could leave a load half known."""
-        try:
-            call()
-        except Exception as error:
-            self._raised += 1
-            if len(self._owed) > 0 or self._raised >= FAILED_BINDS_MAX:
-                self._retire(hook, error)
-            else:
-                self._guard.caught(hook, error)
-        else:
-            if hook == "get_finished":
-                self._raised = 0
-
-    def _retire(self, hook: str, error: Exception) -> None:
-        """What it may still do to blocks cannot be known: it is stopped, and then nothing is left that could."""
-        self._guard.caught(hook, error)
-        logger.error("kvlane is off in this worker until the engine is restarted; the engine goes on without it.")
-        former, self._worker = self._worker, NoWorker(self._rank)
-        try:
-            former.shutdown()
-            _wait_for_device()
-        except Exception as late:
-            self._guard.caught("shutdown", late)
 
 
 def _wait_for_device() -> None:

@@ -1,0 +1,154 @@
+"""Stands between vLLM's hooks and the two halves of the connector, and keeps its own books of claimed hits.
+
+    Claims    scheduler: a hit that was accepted leaves in the same step, as a CopyOrder or as one that fails
+    Warden    worker: what is ordered is reported once; a half that raises while something is owed is retired
+
+Surprising: retiring is for good. What a half that lost its way may still do to KV blocks cannot be known, so it is stopped
+before the blocks are given back. The engine goes on without the cache.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .guard import FAILED_LOAD, Guard, NoWorker, Owed, Transfers, WorkerLike
+from .messages import CopyOrder, Orders, WorkerReport
+
+RAISES_MAX = 10
+"""Exceptions in a row that a worker's half may raise while nothing is owed."""
+
+
+class Claims:
+    """Of one step."""
+
+    def __init__(self, guard: Guard, block_tokens: int) -> None:
+        self._guard = guard
+        self._block_tokens = block_tokens
+        self._local_tokens: dict[str, int] = {}
+        self._accepted: dict[str, tuple[tuple[int, ...], ...]] = {}
+
+    def offered(self, request: str, local_tokens: int) -> None:
+        """A hit was claimed, on top of what vLLM has itself."""
+        self._local_tokens[request] = local_tokens
+
+    def accepted(self, request: str, blocks: Sequence[Sequence[int]]) -> None:
+        """vLLM made room for it. The blocks that it had itself are left out: those may be in use by others. (With several
+        groups the count is not exact; there a failure is not reported by block ids.)"""
+        skip = self._local_tokens.pop(request, 0) // self._block_tokens
+        self._accepted[request] = tuple(tuple(group[skip:]) for group in blocks)
+
+    def forget(self, request: str) -> None:
+        self._local_tokens.pop(request, None)
+
+    def complete(self, orders: Orders) -> None:
+        """A claim that this step has no order for would wait for ever: it is ordered to fail."""
+        if not self._accepted:
+            return
+        accepted, self._accepted = self._accepted, {}
+        ordered = {copy.request for copy in orders.copies}
+        for request, blocks in accepted.items():
+            if request not in ordered:
+                self._guard.tally.count("hook_errors", hook="lost_claim")
+                self._guard.say("lost_claim", "kvlane: the order for a claimed hit was lost; it is computed instead")
+                orders.copies.append(CopyOrder(FAILED_LOAD, request, 0, 0, blocks))
+
+
+class Warden:
+    """Around a worker's half. No method raises."""
+
+    def __init__(
+        self,
+        worker: WorkerLike,
+        guard: Guard,
+        rank: int,
+        *,
+        wait_for_device: Callable[[], object],
+        now_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`wait_for_device` returns when copies within memory that are under way are done; no storage is behind them."""
+        self.worker = worker
+        self._guard = guard
+        self._rank = rank
+        self._wait_for_device = wait_for_device
+        self._owed = Owed(now_s)
+        self._lost: set[str] = set()
+        self._raised = 0
+
+    @property
+    def retired(self) -> bool:
+        return isinstance(self.worker, NoWorker)
+
+    def bind(self, orders: Orders) -> None:
+        self._owed.add(orders.copies)
+        lost = {copy.request for copy in orders.copies if copy.load == FAILED_LOAD}
+        if lost:
+            self._lost |= lost
+            orders.copies = [copy for copy in orders.copies if copy.load != FAILED_LOAD]
+        self._ask("bind_connector_metadata", lambda: self.worker.bind(orders))
+
+    def start_loads(self) -> None:
+        self._ask("start_load_kv", lambda: self.worker.start_loads())
+
+    def save(self) -> None:
+        self._ask("wait_for_save", lambda: self.worker.save())
+
+    def poll(self) -> Transfers:
+        """What is passed on is what is owed: nothing twice, nothing that vLLM does not wait for."""
+        polled: list[Transfers] = []
+        if self._ask("get_finished", lambda: polled.append(Transfers(*self.worker.poll()))):
+            self._raised = 0
+        if self._owed.overdue() and not self.retired:
+            self.retire("get_finished", TimeoutError("a load that was ordered was not settled in time"))
+        said, strange = self._owed.settle(polled[0] if polled else Transfers(set(), set(), set()))
+        if strange:
+            self._guard.tally.count("hook_errors", len(strange), hook="not_owed")
+            self._guard.say("not_owed", "kvlane: %d finished loads that were not owed are not passed on", len(strange))
+        mine = self._owed.fail(None if self.retired else self._lost)
+        self._lost.clear()
+        return Transfers(
+            said.finished_recving | mine.finished_recving,
+            said.failed_recving | mine.failed_recving,
+            said.invalid_block_ids | mine.invalid_block_ids,
+        )
+
+    def report(self) -> WorkerReport | None:
+        reports: list[WorkerReport | None] = []
+        self._ask("build_connector_worker_meta", lambda: reports.append(self.worker.report()))
+        return reports[0] if reports else None
+
+    def take_stats(self) -> dict[str, Any] | None:
+        taken: list[dict[str, Any] | None] = []
+        self._ask("get_kv_connector_stats", lambda: taken.append(self.worker.take_stats()))
+        return taken[0] if taken else None
+
+    def shutdown(self) -> None:
+        try:
+            self.worker.shutdown()
+        except Exception as error:
+            self._guard.caught("shutdown", error)
+
+    def retire(self, hook: str, error: Exception) -> None:
+        self._guard.caught(hook, error)
+        self._guard.say(
+            "retired", "kvlane is off in this worker until the engine is restarted; the engine goes on without it."
+        )
+        former, self.worker = self.worker, NoWorker(self._rank)
+        for last in (former.shutdown, self._wait_for_device):
+            try:
+                last()
+            except Exception as late:
+                self._guard.caught("shutdown", late)
+
+    def _ask(self, hook: str, call: Callable[[], object]) -> bool:
+        try:
+            call()
+        except Exception as error:
+            self._raised += 1
+            if len(self._owed) > 0 or self._raised >= RAISES_MAX:
+                self.retire(hook, error)
+            else:
+                self._guard.caught(hook, error)
+            return False
+        return True
