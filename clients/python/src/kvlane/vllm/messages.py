@@ -25,6 +25,8 @@ class WorkerFacts:
     chunk_bytes: int
     load_slots: int
     """Chunks that can be staged at once."""
+    blocks_per_chunk: int = 0
+    """What this worker goes by; 0: not told."""
 
 
 @dataclass(frozen=True)

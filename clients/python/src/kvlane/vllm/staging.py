@@ -1,0 +1,346 @@
+"""Loads: file → slot, told to the scheduler, then slot → KV blocks when a copy is ordered.
+
+    LoadOrder → reading → staged (reported once) → CopyOrder → copying → finished_recving, once
+                        → or the CopyOrder came along (load mode async): each piece is copied as it lands
+
+Surprising: a load is cut into pieces, and only what lies before the first failed chunk counts. A load that was ordered to
+be copied is finished exactly once whatever happens, also one that nobody here has ever heard of: the request waits for it
+without any limit of its own. It is never finished while a copy into its blocks may still be running.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from .._arena import Slot
+from .._pending import Task
+from ..results import BlocksResult
+from .link import Link
+from .messages import CopyOrder, LoadOrder, Orders, Staged, WorkerReport
+from .stats import Tally
+from .transfers import ChunkBlocks, Copier, Transfer, bad_blocks
+
+PIECE_CHUNKS_MAX = 32
+"""Chunks in one request to the sidecar: few lines for long prefixes, and copying begins before all has landed."""
+LOADS_MAX = 1024
+"""Loads at a time; more are answered SATURATED. Each holds slots, of which there are fewer."""
+COPIED_MAX = 4096
+"""Loads that were ordered to be copied and are remembered, so that the same order twice is finished once."""
+LOADS_TIMED_MAX = 256
+"""Measurements kept for one report."""
+
+KeyName = Callable[[str], str]
+
+
+@dataclass(eq=False)
+class Piece:
+    """Neighbouring chunks of a load that are one request to the sidecar."""
+
+    load: Load
+    first: int
+    keys: tuple[str, ...]
+    slots: list[Slot] = field(default_factory=list)
+    task: Task[BlocksResult] | None = None
+    landed: int | None = None  # usable from the front; None: not answered yet
+    transfer: Transfer | None = None
+    copied: bool = False
+
+    def release(self, start: int = 0) -> None:
+        for slot in self.slots[start:]:
+            slot.release()
+        del self.slots[start:]
+
+
+@dataclass(eq=False)
+class Load:
+    order: LoadOrder
+    namespace: str
+    began: float
+    deadline: float
+    pieces: list[Piece] = field(default_factory=list)
+    limit: int = 0  # chunks before the first one that is known to be unusable
+    code: str = ""
+    phase: str = ""
+    copy: CopyOrder | None = None
+    blocks: list[tuple[tuple[int, ...], ...]] = field(default_factory=list)  # per chunk, once a copy is ordered
+    staged_at: float | None = None
+    copy_began: float | None = None
+
+    def cut(self, at: int, code: str, phase: str) -> None:
+        if at < self.limit:
+            self.limit, self.code, self.phase = at, code, phase
+
+
+class Staging:
+    def __init__(
+        self, link: Link, copier: Copier, tally: Tally, *, rank: int, window: int, failures: str, now: Callable[[], float],
+        key_name: KeyName,
+    ) -> None:  # fmt: skip
+        """`window`: slots that loads may always have. `failures`: features.failure_backend. `key_name`: hash → key hex."""
+        self._link, self._copier, self._tally = link, copier, tally
+        self._rank, self._failures, self._now, self._key_name = rank, failures, now, key_name
+        self._window = max(1, min(PIECE_CHUNKS_MAX, window))
+        self._loads: dict[int, Load] = {}
+        self._ordered: OrderedDict[int, str] = OrderedDict()
+        self._report = WorkerReport()
+        self._finished: set[str] = set()
+        self._failed: set[str] = set()
+        self._invalid: set[int] = set()
+
+    # --- orders ----------------------------------------------------------------------------------------------------
+
+    def begin(self, orders: Orders) -> None:
+        copies = {order.load for order in orders.copies}
+        for order in orders.loads:
+            if order.load not in self._loads and order.load not in self._ordered:
+                self._begin_load(order, orders.namespace, order.load in copies)
+        for copy in orders.copies:
+            self._begin_copy(copy)
+        for number in orders.drops:
+            dropped = self._loads.get(number)
+            if dropped is not None and dropped.copy is None:
+                self._forget(dropped)
+
+    def _begin_load(self, order: LoadOrder, namespace: str | None, at_once: bool) -> None:
+        now = self._now()
+        load = Load(order, namespace or "", now, now + max(0.0, order.timeout_ms) / 1000, limit=len(order.keys))
+        refused = self._refusal(order, namespace)
+        if refused is None:
+            size = self._window if at_once else PIECE_CHUNKS_MAX
+            for first in range(0, len(order.keys), size):
+                load.pieces.append(Piece(load, first, order.keys[first : first + size]))
+            slots = None if at_once else self._link.lease(len(order.keys), "load")
+            if slots is not None:
+                for piece in load.pieces:
+                    piece.slots = slots[piece.first : piece.first + len(piece.keys)]
+                    self._read(piece)
+            elif not at_once:
+                refused = self._link.refusal("load") or "SATURATED"
+        self._loads[order.load] = load
+        if refused is not None:
+            self._tally.count("refused", op="load")
+            load.pieces.clear()
+            load.cut(0, refused, "")
+        if not at_once:  # else its CopyOrder is the next thing
+            self._safely_move(load)
+
+    def _refusal(self, order: LoadOrder, namespace: str | None) -> str | None:
+        if not order.keys or not order.timeout_ms > 0:
+            return "INVALID_REQUEST"
+        if namespace is None or len(self._loads) >= LOADS_MAX:
+            return "SATURATED"
+        if self._failures == "none":  # a copy that fails could not be told: better not to begin
+            return "INVALID_REQUEST"
+        refused = self._link.refusal("load")
+        if refused is None and not self._copier.ready(self._link.life):
+            return "SIDECAR_GONE"
+        return refused
+
+    def _begin_copy(self, copy: CopyOrder) -> None:
+        if self._ordered.get(copy.load) == copy.request:
+            return  # the same order again: it is finished once
+        load = self._loads.get(copy.load)
+        if load is None or load.copy is not None:
+            load = Load(LoadOrder(copy.load, copy.request, (), 0), "", self._now(), 0)
+            load.code = "UNKNOWN_LOAD"
+        self._ordered[copy.load] = copy.request
+        while len(self._ordered) > COPIED_MAX:
+            self._ordered.popitem(last=False)
+        load.copy = copy
+        per_chunk = self._copier.blocks_per_chunk
+        wanted = copy.chunks * per_chunk - copy.skip_blocks
+        if copy.chunks < 1 or not 0 <= copy.skip_blocks < per_chunk or bad_blocks(self._copier, copy.blocks, wanted):
+            load.cut(0, "INVALID_REQUEST", "")
+        else:
+            groups = [(0,) * copy.skip_blocks + tuple(ids) for ids in copy.blocks]
+            for at in range(0, copy.chunks * per_chunk, per_chunk):
+                load.blocks.append(tuple(ids[at : at + per_chunk] for ids in groups))
+        if load.staged_at is not None:
+            self._tally.observe("staging_wait", self._now() - load.staged_at)
+        for piece in load.pieces:
+            if piece.first >= copy.chunks:
+                self._let_go(piece)
+        self._move(load)
+
+    # --- moving on -------------------------------------------------------------------------------------------------
+
+    def settled(self, piece: Piece, result: BlocksResult) -> None:
+        """The sidecar's answer to a piece, or the client's own word. Once per request."""
+        load = piece.load
+        piece.task = None
+        if load.order.load not in self._loads:
+            piece.release()
+            return
+        first = min(result.failed, key=lambda failure: failure.block, default=None)
+        self._tally.count("corrupt", sum(failure.code == "CORRUPT" for failure in result.failed))
+        if first is not None:
+            piece.landed = first.block
+            load.cut(piece.first + first.block, first.code, first.phase or "")
+        elif result.ok:
+            piece.landed = len(piece.keys)
+        else:
+            piece.landed = 0
+            load.cut(piece.first, result.code or "IO_ERROR", "")
+        piece.release(piece.landed)
+        self._safely_move(load)
+
+    def step(self) -> None:
+        """Once per engine step: pieces that wait for slots, copies that are done, deadlines."""
+        for load in list(self._loads.values()):
+            self._safely_move(load)
+
+    def _safely_move(self, load: Load) -> None:
+        """A mistake of ours costs one load, not the request that waits for it."""
+        try:
+            self._move(load)
+        except Exception:
+            self._tally.count("hook_errors", hook="load")
+            if any(piece.transfer is not None and not piece.transfer.done for piece in load.pieces):
+                return  # its blocks are being written; the next step comes here again
+            for piece in load.pieces:
+                piece.transfer = None
+            load.cut(0, "INTERNAL_ERROR", "")
+            if load.copy is not None:
+                self._finish(load, load.copy, 0)
+            else:
+                self._stage(load)
+
+    def _read(self, piece: Piece) -> None:
+        load = piece.load
+        keys = [self._key_name(key) for key in piece.keys]
+        left_ms = max(1.0, (load.deadline - self._now()) * 1000)
+        piece.task = self._link.load(keys, piece.slots, load.namespace, self._copier.chunk_bytes, left_ms, piece)
+        if piece.task is None:
+            load.cut(piece.first, self._link.refusal("load") or "INVALID_REQUEST", "")
+            piece.landed = 0
+            piece.release()
+
+    def _move(self, load: Load) -> None:
+        for piece in load.pieces:
+            if piece.first < load.limit and load.copy is not None and not piece.slots and piece.landed is None:
+                self._feed(load, piece)
+        for piece in load.pieces:
+            if piece.first >= load.limit:
+                self._let_go(piece)
+        if load.copy is None:
+            self._stage(load)
+        else:
+            self._copy(load, load.copy)
+
+    def _feed(self, load: Load, piece: Piece) -> None:
+        """A piece of a load that is copied as it lands: reads it as soon as there are slots."""
+        assert load.copy is not None
+        if piece.first >= load.copy.chunks or piece.copied:
+            return
+        if self._now() >= load.deadline:
+            load.cut(piece.first, "DEADLINE_EXCEEDED", "queue")
+            return
+        refused = self._link.refusal("load")
+        if refused is not None:
+            load.cut(piece.first, refused, "")
+            return
+        slots = self._link.lease(len(piece.keys), "load")
+        if slots is not None:
+            piece.slots = slots
+            self._read(piece)
+
+    def _stage(self, load: Load) -> None:
+        """Reports it once all before the first failed chunk has landed."""
+        if load.staged_at is not None or any(p.first < load.limit and p.landed is None for p in load.pieces):
+            return
+        load.staged_at = self._now()
+        self._report.staged[load.order.load] = {self._rank: Staged(load.limit, load.code, load.phase)}
+        self._landed(load)
+        if load.limit == 0:
+            self._forget(load)
+
+    def _landed(self, load: Load) -> None:
+        seconds, length = self._now() - load.began, load.limit * self._copier.chunk_bytes
+        if load.code == "DEADLINE_EXCEEDED":
+            self._tally.count("load_timeouts", phase=load.phase or "answer")
+        elif load.code:
+            self._tally.count("load_failures", code=load.code)
+        if load.limit > 0:
+            self._tally.count("loaded_chunks", load.limit)
+            self._tally.count("loaded_bytes", length)
+        if not load.code:
+            self._tally.observe("load", seconds)
+            if len(self._report.loads_timed) < LOADS_TIMED_MAX:
+                self._report.loads_timed.append((length, seconds))
+
+    def _copy(self, load: Load, copy: CopyOrder) -> None:
+        """Starts what has landed, in order; finishes the request when the last copy is over."""
+        for piece in load.pieces:
+            if piece.first >= min(copy.chunks, load.limit):
+                break
+            if piece.landed is None:
+                break
+            if piece.transfer is None and not piece.copied and load.blocks:
+                count = min(piece.landed, copy.chunks - piece.first, load.limit - piece.first)
+                chunks = [ChunkBlocks(piece.slots[i], load.blocks[piece.first + i]) for i in range(count)]
+                load.copy_began = load.copy_began or self._now()
+                piece.transfer = self._copier.copy_in(chunks)
+        for piece in load.pieces:
+            if piece.transfer is not None and piece.transfer.done:
+                if piece.transfer.failed is not None:
+                    load.cut(piece.first, "COPY_FAILED", "")
+                piece.transfer, piece.copied = None, True
+                piece.release()
+        wanted = min(copy.chunks, load.limit)
+        waiting = any(p.first < wanted and not p.copied for p in load.pieces)
+        if waiting or any(p.transfer is not None for p in load.pieces):
+            return
+        self._finish(load, copy, wanted)
+
+    def _finish(self, load: Load, copy: CopyOrder, usable: int) -> None:
+        if load.staged_at is None:
+            self._landed(load)
+        elif load.code and usable < copy.chunks:
+            self._tally.count("load_failures", code=load.code)
+        if load.copy_began is not None:
+            self._tally.observe("copy_in", self._now() - load.copy_began)
+        self._finished.add(copy.request)
+        if usable < copy.chunks:
+            if self._failures == "failed_recving":
+                self._failed.add(copy.request)
+            elif self._failures == "block_ids" and len(copy.blocks) == 1:
+                start = max(0, usable * self._copier.blocks_per_chunk - copy.skip_blocks)
+                self._invalid.update(block for block in copy.blocks[0][start:] if block > 0)
+        self._forget(load)
+
+    def _let_go(self, piece: Piece) -> None:
+        """Nobody will look at it any more. Slots that the kernel has come back when it is done; a running copy goes on."""
+        if piece.transfer is not None:
+            return
+        if piece.task is not None:
+            self._link.cancel(piece.task)
+        piece.release()
+        piece.landed = 0 if piece.landed is None else piece.landed
+
+    def _forget(self, load: Load) -> None:
+        for piece in load.pieces:
+            self._let_go(piece)
+        if self._loads.get(load.order.load) is load:
+            del self._loads[load.order.load]
+
+    # --- for the worker ----------------------------------------------------------------------------------------------
+
+    def take(self) -> tuple[set[str], set[str], set[int]]:
+        """finished_recving, failed_recving, invalid block ids since the last call."""
+        taken = self._finished, self._failed, self._invalid
+        self._finished, self._failed, self._invalid = set(), set(), set()
+        return taken
+
+    def take_report(self) -> WorkerReport:
+        report, self._report = self._report, WorkerReport()
+        return report
+
+    def lives(self) -> set[int]:
+        """Sidecar lives whose slots are still held."""
+        return {slot.life for load in self._loads.values() for piece in load.pieces for slot in piece.slots}
+
+    def close(self) -> None:
+        for load in list(self._loads.values()):
+            self._forget(load)
