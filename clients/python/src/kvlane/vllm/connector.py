@@ -36,7 +36,7 @@ from .features import decide
 from .guard import Guard, NoWorker, Transfers, WorkerLike, guarded, nothing
 from .messages import Orders
 from .stats import Tally
-from .warden import Claims, Warden
+from .warden import Promises, Warden
 
 if TYPE_CHECKING:
     from .scheduler_side import SchedulerSide
@@ -72,7 +72,7 @@ class KvlaneConnector(KVConnectorBase_V1):  # type: ignore[misc]
         self._process = f"rank{self._rank}" if self._is_worker else "scheduler"
 
         self._scheduler: SchedulerSide | None = None
-        self._claims = Claims(self._guard, int(block_size or 1))
+        self._promises = Promises(self._guard, int(block_size or 1))
         worker: WorkerLike = NoWorker(self._rank)
         self._invalid_blocks: set[int] = set()
         self._closed = False
@@ -85,7 +85,7 @@ class KvlaneConnector(KVConnectorBase_V1):  # type: ignore[misc]
                 from .scheduler_side import SchedulerSide
 
                 self._scheduler = SchedulerSide(
-                    self._options, self._features, type(self).client_factory, vllm_config, kv_cache_config
+                    self._options, self._features, type(self).client_factory, vllm_config, kv_cache_config, say=_warn
                 )
                 self._say_what_is()
         except OptionError:
@@ -185,14 +185,14 @@ class KvlaneConnector(KVConnectorBase_V1):  # type: ignore[misc]
         tokens, is_async = self._scheduler.get_num_new_matched_tokens(request, num_computed_tokens)
         if not tokens:
             return tokens, False
-        self._claims.offered(request.request_id, num_computed_tokens)
+        self._promises.offered(request.request_id, num_computed_tokens)
         return tokens, is_async
 
     @guarded(nothing)
     def update_state_after_alloc(self, request: Any, blocks: Any, num_external_tokens: int) -> None:
         block_ids: tuple[list[int], ...] = tuple(blocks.get_block_ids())
         if num_external_tokens > 0:
-            self._claims.accepted(request.request_id, block_ids)
+            self._promises.accepted(request.request_id, block_ids)
         if self._scheduler is not None:
             self._scheduler.update_state_after_alloc(request, block_ids, num_external_tokens)
 
@@ -202,7 +202,7 @@ class KvlaneConnector(KVConnectorBase_V1):  # type: ignore[misc]
         except Exception as error:
             self._guard.caught("build_connector_meta", error)
             orders = Orders()
-        self._claims.complete(orders)
+        self._promises.complete(orders)
         return KvlaneMetadata(orders)
 
     @guarded(nothing)
@@ -219,7 +219,7 @@ class KvlaneConnector(KVConnectorBase_V1):  # type: ignore[misc]
 
     @guarded(lambda: (False, None))
     def request_finished(self, request: Any, block_ids: Any) -> tuple[bool, dict[str, Any] | None]:
-        self._claims.forget(request.request_id)
+        self._promises.forget(request.request_id)
         if self._scheduler is not None:
             self._scheduler.request_finished(request)
         return False, None
@@ -307,6 +307,10 @@ class KvlaneConnector(KVConnectorBase_V1):  # type: ignore[misc]
     def build_connector_worker_meta(self) -> KvlaneWorkerMeta | None:
         report = self._warden.report()
         return KvlaneWorkerMeta(report) if report else None
+
+
+def _warn(sentence: str) -> None:
+    logger.warning("kvlane: %s", sentence)
 
 
 def _wait_for_device() -> None:

@@ -1,6 +1,6 @@
 """Stands between vLLM's hooks and the two halves of the connector, and keeps its own books of claimed hits.
 
-    Claims    scheduler: a hit that was accepted leaves in the same step, as a CopyOrder or as one that fails
+    Promises    scheduler: a hit that was accepted leaves in the same step, as a CopyOrder or as one that fails
     Warden    worker: what is ordered is reported once; a half that raises while something is owed is retired
 
 Surprising: retiring is for good. What a half that lost its way may still do to KV blocks cannot be known, so it is stopped
@@ -20,7 +20,7 @@ RAISES_MAX = 10
 """Exceptions in a row that a worker's half may raise while nothing is owed."""
 
 
-class Claims:
+class Promises:
     """Of one step."""
 
     def __init__(self, guard: Guard, block_tokens: int) -> None:

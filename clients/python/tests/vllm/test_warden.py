@@ -1,0 +1,181 @@
+"""A claimed hit ends as one report, whatever the halves of the connector do."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+from kvlane.vllm.guard import FAILED_LOAD, OWED_MAX_S, Guard, Transfers
+from kvlane.vllm.messages import CopyOrder, LoadOrder, Orders, Staged, WorkerFacts, WorkerReport
+from kvlane.vllm.stats import Tally
+from kvlane.vllm.warden import RAISES_MAX, Promises, Warden
+
+NOTHING = Transfers(set(), set(), set())
+
+
+def copy(request: str, *blocks: int, load: int = 1) -> CopyOrder:
+    return CopyOrder(load=load, request=request, chunks=1, skip_blocks=0, blocks=(tuple(blocks),))
+
+
+def failed(request: str, *blocks: int) -> Transfers:
+    return Transfers({request}, {request}, set(blocks))
+
+
+class Half:
+    """A worker's half that does what the test says."""
+
+    def __init__(self) -> None:
+        self.raising: set[str] = set()
+        self.bound: list[Orders] = []
+        self.polls: list[Transfers] = []
+        self.ended: list[str] = []
+
+    def _may_raise(self, what: str) -> None:
+        if what in self.raising:
+            raise RuntimeError(what)
+
+    def facts(self) -> WorkerFacts | None:
+        return None
+
+    def bind(self, orders: Orders) -> None:
+        self._may_raise("bind")
+        self.bound.append(orders)
+
+    def start_loads(self) -> None:
+        self._may_raise("start_loads")
+
+    def save(self) -> None:
+        self._may_raise("save")
+
+    def poll(self) -> Transfers:
+        self._may_raise("poll")
+        return self.polls.pop(0) if self.polls else NOTHING
+
+    def report(self) -> WorkerReport | None:
+        self._may_raise("report")
+        return None
+
+    def take_stats(self) -> dict[str, Any] | None:
+        self._may_raise("take_stats")
+        return None
+
+    def shutdown(self) -> None:
+        self.ended.append("shutdown")
+        self._may_raise("shutdown")
+
+
+class Worker:
+    def __init__(self) -> None:
+        self.half = Half()
+        self.now_s = 0.0
+        self.guard = Guard(Tally(), logging.getLogger("vllm.kvlane.test"))
+        self.warden = Warden(
+            self.half,
+            self.guard,
+            0,
+            wait_for_device=lambda: self.half.ended.append("device"),
+            now_s=lambda: self.now_s,
+        )
+
+    def step(self, orders: Orders) -> Transfers:
+        self.warden.bind(orders)
+        self.warden.start_loads()
+        self.warden.save()
+        said = self.warden.poll()
+        self.warden.report()
+        return said
+
+    def errors(self) -> dict[str, int]:
+        counters: dict[str, int] = (self.guard.tally.take() or {"c": {}})["c"]
+        return counters
+
+
+def test_what_the_half_says_is_passed_on() -> None:
+    worker = Worker()
+    assert worker.step(Orders(copies=[copy("a", 3)])) == NOTHING
+    worker.half.polls = [Transfers({"a"}, set(), set())]
+    assert worker.step(Orders()) == Transfers({"a"}, set(), set())
+    assert worker.errors() == {}
+
+
+def test_a_report_that_is_not_owed_is_counted_and_kept_back() -> None:
+    worker = Worker()
+    worker.half.polls = [failed("ghost", 5)]
+    assert worker.step(Orders()) == NOTHING
+    assert worker.errors() == {"hook_errors|hook=not_owed": 1}
+
+
+@pytest.mark.parametrize("where", ["bind", "start_loads", "save", "poll"])
+def test_a_half_that_raises_while_something_is_owed_is_stopped_and_what_is_owed_has_failed(where: str) -> None:
+    worker = Worker()
+    worker.step(Orders(copies=[copy("a", 3)]))
+    worker.half.raising = {where}
+    assert worker.step(Orders(copies=[copy("b", 4)])) == Transfers({"a", "b"}, {"a", "b"}, {3, 4})
+    assert worker.warden.retired
+    assert worker.half.ended == ["shutdown", "device"], "blocks are given back only after that"
+    assert worker.step(Orders()) == NOTHING
+
+
+def test_after_that_every_load_fails_at_once() -> None:
+    worker = Worker()
+    worker.half.raising = {"poll", "shutdown"}
+    worker.step(Orders(copies=[copy("a", 3)]))
+    assert worker.step(Orders(copies=[copy("b", 4)])) == failed("b", 4)
+    worker.warden.bind(Orders(loads=[LoadOrder(9, "c", ("k",), 10)]))
+    report = worker.warden.report()
+    assert report is not None
+    assert report.staged == {9: {0: Staged(0, "INTERNAL")}}
+
+
+def test_a_half_that_raises_while_nothing_is_owed_stays_for_a_while() -> None:
+    worker = Worker()
+    worker.half.raising = {"poll"}
+    for _ in range(RAISES_MAX - 1):
+        assert worker.step(Orders()) == NOTHING
+    assert not worker.warden.retired
+    worker.step(Orders())
+    assert worker.warden.retired
+
+
+def test_a_poll_that_goes_well_makes_it_good() -> None:
+    worker = Worker()
+    for _ in range(3 * RAISES_MAX):
+        worker.half.raising = {"save"}
+        worker.step(Orders())
+    assert not worker.warden.retired
+    assert worker.errors() == {"hook_errors|hook=wait_for_save": 3 * RAISES_MAX}
+
+
+def test_a_load_that_is_never_settled_ends_all_the_same() -> None:
+    worker = Worker()
+    worker.step(Orders(copies=[copy("a", 3)]))
+    worker.now_s = OWED_MAX_S + 1
+    assert worker.step(Orders()) == failed("a", 3)
+    assert worker.warden.retired
+
+
+def test_an_order_that_was_lost_in_the_scheduler_fails_without_the_halfs_knowing() -> None:
+    worker = Worker()
+    assert worker.step(Orders(copies=[copy("a", 3, load=FAILED_LOAD), copy("b", 4)])) == failed("a", 3)
+    assert [order.request for order in worker.half.bound[0].copies] == ["b"]
+    assert not worker.warden.retired
+
+
+def test_a_claim_without_an_order_becomes_one_that_fails_without_the_blocks_vllm_had() -> None:
+    guard = Guard(Tally(), logging.getLogger("vllm.kvlane.test"))
+    promises = Promises(guard, block_tokens=16)
+    promises.offered("a", 32)
+    promises.accepted("a", [[5, 6, 7, 8]])
+    promises.offered("b", 0)
+    promises.accepted("b", [[9]])
+    orders = Orders(copies=[copy("b", 9)])
+    promises.complete(orders)
+    assert [(order.request, order.load, order.blocks) for order in orders.copies] == [
+        ("b", 1, ((9,),)),
+        ("a", FAILED_LOAD, ((7, 8),)),
+    ]
+    again = Orders()
+    promises.complete(again)
+    assert again.copies == []
