@@ -119,6 +119,8 @@ class Engine:
         self.answers: dict[str, list[tuple[int | None, bool]]] = {}
         """What the connector answered each time it was asked for a request's hit."""
         self.stats: list[dict[str, Any]] = []
+        self.before_update: Callable[[], None] = lambda: None
+        """Between a step's execution and its result: where EngineCore takes up aborts."""
         self._hashed: dict[bytes, list[int]] = {}
         self._listen()
 
@@ -144,8 +146,9 @@ class Engine:
 
     # --- requests --------------------------------------------------------------------------------------------------
 
-    def add(self, name: str, prompt: Sequence[int], max_tokens: int = 3, **fields: Any) -> Request:
+    def add(self, name: str, prompt: Sequence[int], max_tokens: int = 3, *, skip_cache: bool = False, **fields: Any) -> Request:
         sampling = SamplingParams(temperature=0, max_tokens=max_tokens, ignore_eos=True, detokenize=False)
+        sampling.skip_reading_prefix_cache = skip_cache
         request = Request(name, list(prompt), sampling, None, block_hasher=self.hasher, **fields)
         self.requests[name], self.output[name] = request, []
         self.answers.pop(name, None)
@@ -195,6 +198,7 @@ class Engine:
             results.append(worker.execute(scheduled))
         result = results[0] if len(results) == 1 else self.aggregator.aggregate(results)
         self.executed += scheduled.total_num_scheduled_tokens > 0
+        self.before_update()
         for outputs in self.scheduler.update_from_output(scheduled, result).values():
             for each in outputs.outputs:
                 self.output[each.request_id] += each.new_token_ids

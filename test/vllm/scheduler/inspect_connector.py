@@ -39,6 +39,20 @@ def slots_taken(client: Client) -> int:
     return client.options.slots - int(facts["slots_free"]) if facts["state"] == "up" else 0
 
 
+def scheduler_half(connector: Any) -> Any:
+    return connector._scheduler
+
+
+def worker_half(connector: Any) -> Any:
+    return connector._warden.worker
+
+
+def namespace(connector: Any) -> str | None:
+    """As agreed with the store, with its generation."""
+    agreed: str | None = scheduler_half(connector)._agreement.key_namespace
+    return agreed
+
+
 def only_client(connector: object) -> Client:
     (client,) = clients_of(connector)
     return client
