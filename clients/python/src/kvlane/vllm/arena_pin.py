@@ -47,6 +47,7 @@ class Pinned:
         ]
         self.done: list[int] = []
         self.ready = False
+        self.failed = False
 
 
 class ArenaPin:
@@ -66,8 +67,9 @@ class ArenaPin:
 
     def look(self, life: int, in_use: Set[int]) -> None:
         """Each step. A dictionary look-up when nothing has changed."""
-        for former in [number for number in self._lives if number != life and number not in in_use]:
-            self._drop(former)
+        for former, pinned in list(self._lives.items()):
+            if pinned.failed or (former != life and former not in in_use):
+                self._drop(former)
         if life not in self._lives:
             self._pin(life)
 
@@ -109,7 +111,7 @@ class ArenaPin:
             pinned.ready = True
         except Exception as error:
             logger.error("kvlane: the arena cannot be pinned, nothing is loaded or stored: %s", error)
-            self._unregister(pinned)
+            pinned.failed = True  # the next look has it unregistered, what there is of it
 
     def _unregister(self, pinned: Pinned) -> None:
         pinned.ready = False

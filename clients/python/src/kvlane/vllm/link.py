@@ -6,6 +6,7 @@ the code that uses it has one path for all the ways in which a sidecar can be mi
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,8 @@ ClientFactory = Callable[[Options], Client]
 
 BREAKER = {"ok": BREAKER_OK, "probing": BREAKER_PROBING, "suspended": BREAKER_SUSPENDED, "unknown": BREAKER_UNKNOWN}
 CLASSES = ("load", "store", "metadata")
+GAUGES_EVERY_S = 0.1
+"""An idle engine steps a thousand times a second."""
 STUCK_MAX = 4096
 """Stuck calls that are told apart for the gauge; the sidecar has far fewer lanes."""
 
@@ -32,6 +35,7 @@ class Link:
         self._tally = tally
         self._breaker: dict[str, str] = {}
         self._stuck: set[tuple[object, object]] = set()
+        self._gauges_due = 0.0
         client.on_event(self._on_event)
 
     @property
@@ -79,7 +83,11 @@ class Link:
             return
 
     def gauges(self) -> None:
-        """Once a step; the tally tells only what changed."""
+        """Asked for every step; looked at less often. The tally tells only what changed."""
+        now = time.monotonic()
+        if now < self._gauges_due:
+            return
+        self._gauges_due = now + GAUGES_EVERY_S
         facts = self.client.client_stats()
         self._tally.gauge("sidecar_up", 1 if self.up else 0)
         self._tally.gauge("free_slots", facts["slots_free"])

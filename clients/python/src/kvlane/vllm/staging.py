@@ -64,6 +64,7 @@ class Load:
     code: str = ""
     phase: str = ""
     copy: CopyOrder | None = None
+    bad_order: bool = False
     blocks: list[tuple[tuple[int, ...], ...]] = field(default_factory=list)  # per chunk, once a copy is ordered
     staged_at: float | None = None
     copy_began: float | None = None
@@ -97,7 +98,10 @@ class Staging:
             if order.load not in self._loads and order.load not in self._ordered:
                 self._begin_load(order, orders.namespace, order.load in copies)
         for copy in orders.copies:
-            self._begin_copy(copy)
+            try:
+                self._begin_copy(copy)
+            except Exception:  # the orders behind it must not be lost with it
+                self._give_up(copy)
         for number in orders.drops:
             dropped = self._loads.get(number)
             if dropped is not None and dropped.copy is None:
@@ -120,7 +124,6 @@ class Staging:
                 refused = self._link.refusal("load") or "SATURATED"
         self._loads[order.load] = load
         if refused is not None:
-            self._tally.count("refused", op="load")
             load.pieces.clear()
             load.cut(0, refused, "")
         if not at_once:  # else its CopyOrder is the next thing
@@ -152,6 +155,7 @@ class Staging:
         per_chunk = self._copier.blocks_per_chunk
         wanted = copy.chunks * per_chunk - copy.skip_blocks
         if copy.chunks < 1 or not 0 <= copy.skip_blocks < per_chunk or bad_blocks(self._copier, copy.blocks, wanted):
+            load.bad_order = True
             load.cut(0, "INVALID_REQUEST", "")
         else:
             groups = [(0,) * copy.skip_blocks + tuple(ids) for ids in copy.blocks]
@@ -162,7 +166,14 @@ class Staging:
         for piece in load.pieces:
             if piece.first >= copy.chunks:
                 self._let_go(piece)
-        self._move(load)
+        self._safely_move(load)
+
+    def _give_up(self, copy: CopyOrder) -> None:
+        self._tally.count("hook_errors", hook="load")
+        load = self._loads.get(copy.load) or Load(LoadOrder(copy.load, copy.request, (), 0), "", 0.0, 0.0)
+        load.copy, load.bad_order, load.blocks = copy, True, []
+        load.cut(0, "INTERNAL_ERROR", "")
+        self._safely_move(load)
 
     # --- moving on -------------------------------------------------------------------------------------------------
 
@@ -260,6 +271,8 @@ class Staging:
         seconds, length = self._now() - load.began, load.limit * self._copier.chunk_bytes
         if load.code == "DEADLINE_EXCEEDED":
             self._tally.count("load_timeouts", phase=load.phase or "answer")
+        elif load.code == "MOUNT_SUSPENDED":
+            self._tally.count("refused", op="load")
         elif load.code:
             self._tally.count("load_failures", code=load.code)
         if load.limit > 0:
@@ -302,7 +315,7 @@ class Staging:
         if load.copy_began is not None:
             self._tally.observe("copy_in", self._now() - load.copy_began)
         self._finished.add(copy.request)
-        if usable < copy.chunks:
+        if usable < copy.chunks or load.bad_order:
             if self._failures == "failed_recving":
                 self._failed.add(copy.request)
             elif self._failures == "block_ids" and len(copy.blocks) == 1:

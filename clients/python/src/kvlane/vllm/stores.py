@@ -34,6 +34,9 @@ class Chunk:
     slot: Slot
     since: float
     committed: bool
+    copying: bool = True
+    unwanted: bool = False
+    """Forgotten while it was being copied: its slot is free when that is over."""
 
 
 @dataclass(eq=False)
@@ -65,20 +68,22 @@ class Stores:
         self._now, self._key_name = now, key_name
         self._chunks: dict[str, Chunk] = {}  # by key: each holds a slot, and so their number is bounded
         self._batches: list[Batch] = []
+        self._namespace: str | None = None
         self._report = WorkerReport()
 
     # --- orders ----------------------------------------------------------------------------------------------------
 
     def decide(self, orders: Orders) -> None:
         """Commits and forgets."""
+        self._namespace = orders.namespace or self._namespace
         ready: list[Chunk] = []
         for key in orders.commits:
             chunk = self._chunks.get(key)
-            if chunk is None:
+            if chunk is None or chunk.unwanted:
                 self._failed(key)
             elif not chunk.committed:
                 chunk.committed = True
-                if not any(chunk in batch.chunks for batch in self._batches):
+                if not chunk.copying:
                     ready.append(chunk)
         self._write(ready)
         for key in orders.forgets:
@@ -88,7 +93,13 @@ class Stores:
 
     def save(self, orders: Orders) -> None:
         """Copies what the step has computed. Afterwards the blocks may be written again."""
-        wanted = [order for order in orders.stores if order.key not in self._chunks]
+        wanted: list[StoreOrder] = []
+        for order in orders.stores:
+            earlier = self._chunks.get(order.key)
+            if earlier is None:
+                wanted.append(order)
+            elif earlier.namespace != orders.namespace or earlier.unwanted:
+                self.drop([order], "busy")  # the one that is under way is of another generation, or goes away
         refused = self._refusal(orders) if wanted else None
         if refused is not None:
             self.drop(wanted, refused)
@@ -108,7 +119,8 @@ class Stores:
             return "no_namespace"
         refused = self._link.refusal("store")
         if refused is not None:
-            self._tally.count("refused", op="store")
+            if refused == "MOUNT_SUSPENDED":
+                self._tally.count("refused", op="store")
             return "suspended" if refused == "MOUNT_SUSPENDED" else "sidecar"
         return None if self._copier.ready(self._link.life) else "not_pinned"
 
@@ -138,17 +150,15 @@ class Stores:
     def drop(self, orders: Sequence[StoreOrder], reason: str) -> None:
         self._tally.count("dropped_stores", len(orders), reason=reason)
         for order in orders:
-            if order.key not in self._chunks:
-                self._failed(order.key)
+            self._failed(order.key)
 
     # --- moving on -------------------------------------------------------------------------------------------------
 
     def step(self) -> None:
         self._look_at_copies()
         now, life = self._now(), self._link.life
-        copying = {chunk.key for batch in self._batches for chunk in batch.chunks}
         for chunk in list(self._chunks.values()):
-            if chunk.committed or chunk.key in copying:
+            if chunk.committed or chunk.copying:
                 continue
             if chunk.slot.life != life or now - chunk.since > HELD_S:
                 self._tally.count("dropped_stores", reason="never_committed" if chunk.slot.life == life else "sidecar")
@@ -159,7 +169,11 @@ class Stores:
         for batch in [batch for batch in self._batches if batch.transfer.done]:
             self._batches.remove(batch)
             self._tally.observe("copy_out", self._now() - batch.since)
-            chunks = [chunk for chunk in batch.chunks if self._chunks.get(chunk.key) is chunk]
+            for chunk in batch.chunks:
+                chunk.copying = False
+                if chunk.unwanted:
+                    self._forget(chunk)
+            chunks = [chunk for chunk in batch.chunks if not chunk.unwanted]
             if batch.transfer.failed is None:
                 self._write([chunk for chunk in chunks if chunk.committed])
                 continue
@@ -197,6 +211,8 @@ class Stores:
                     "dropped_stores", reason=reason_of(failed[number].code if number in failed else result.code)
                 )
                 self._failed(chunk.key)
+            elif chunk.namespace != self._namespace:  # of a generation that is over: stored, but not what is meant by it now
+                self._failed(chunk.key)
             else:
                 stored += 1
                 self._report.stored.setdefault(chunk.key, set()).add(self._rank)
@@ -213,7 +229,10 @@ class Stores:
         self._report.failed_stores.setdefault(key, set()).add(self._rank)
 
     def _forget(self, chunk: Chunk) -> None:
-        """Its slot comes back when the kernel is done with it."""
+        """Its slot comes back when the kernel, or the copy into it, is done with it."""
+        if chunk.copying:
+            chunk.unwanted = True
+            return
         chunk.slot.release()
         if self._chunks.get(chunk.key) is chunk:
             del self._chunks[chunk.key]

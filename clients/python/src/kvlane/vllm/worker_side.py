@@ -10,7 +10,6 @@ and says why in `refused`.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -30,8 +29,6 @@ from .stores import Stores, Writing
 from .transfers import Copier
 
 SLOT_ALIGN_BYTES = 4096
-
-logger = logging.getLogger("vllm.kvlane")
 
 
 class Opened(NamedTuple):
@@ -85,12 +82,11 @@ class WorkerSide:
             raise
         except (ValueError, KvlaneError, OSError) as error:  # LayoutRefused is a ValueError
             self.refused = str(error)
-            logger.warning("kvlane: nothing is stored or loaded on rank %d: %s", self._rank, error)
             return
         copier.attach(client)
         link = Link(client, self.tally)
-        others = int(client_options.slots * client_options.budgets.others_max)
-        load_slots = max(1, client_options.slots - others)
+        given = client.options
+        load_slots = max(1, given.slots - int(given.slots * given.budgets.others_max))
         staging = Staging(
             link, copier, self.tally, rank=self._rank, window=load_slots, now=self._now, key_name=self._key_name,
             failures=self._features.failure_backend,
