@@ -38,12 +38,8 @@ fi
 # Every command of this machine but node's, npm's, and what would be a fallback for them.
 mkdir "$work/bin"
 IFS=: read -ra folders <<<"$PATH"
-for folder in "${folders[@]}"; do
-  for command in "$folder"/*; do
-    case ${command##*/} in node | nodejs | npm | npx | corepack | yarn | pnpm) continue ;; esac
-    [ -e "$work/bin/${command##*/}" ] || ln -s "$command" "$work/bin/" 2>/dev/null || true
-  done
-done
+for folder in "${folders[@]}"; do ln -s "$folder"/* "$work/bin/" 2>/dev/null || true; done # the first of a name stays
+(cd "$work/bin" && rm -f node nodejs npm npx corepack yarn pnpm)
 python=$(python3 -c 'import sys; print(sys.executable)') # a version manager's shim does not work by another path
 "$python" -m venv "$work/venv"
 export PATH="$work/bin"

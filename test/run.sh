@@ -2,7 +2,7 @@
 # `npm test`: sets up what is missing, then runs every test of every language. Goes on after a failure; the last line is the sum.
 #
 #   npm test                        everything
-#   npm test -- core unit           only these parts, out of: core unit process stall python
+#   npm test -- core unit           only these parts, out of: core unit process python wheel stall
 #   KVLANE_NO_SKIP=1 npm test       a skipped test is a failure (CI)
 #
 # As root everything runs in a private mount namespace: a stuck mount is seen by these tests only, and is gone with them.
@@ -10,7 +10,7 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 export LC_ALL=C.UTF-8
 
-all_parts=(core unit process python stall)
+all_parts=(core unit process python wheel stall)
 parts=("$@")
 [ ${#parts[@]} -gt 0 ] || parts=("${all_parts[@]}")
 for part in "${parts[@]}"; do
@@ -145,6 +145,7 @@ if wanted python; then
   cd ../..
   suite "pytest" 1800 "$reports/pytest.xml" .venv/bin/python -m pytest -W error --rootdir clients/python -c clients/python/pyproject.toml --junitxml="$reports/pytest.xml" clients/python/tests
 fi
+wanted wheel && check "wheel" 600 bash test/packaging.sh # half a minute; much longer where node_modules or the registry is slow
 wanted stall && vitest stall 2400 stall
 
 # ---- the sum ----
