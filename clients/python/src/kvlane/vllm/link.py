@@ -94,7 +94,9 @@ class Link:
         self._tally.gauge("quarantined_slots", len(facts["slots_quarantined"]))
         self._tally.gauge("stuck", len(self._stuck))
         for name in CLASSES:
-            self._tally.gauge("breaker", BREAKER.get(self._breaker.get(name, "unknown"), BREAKER_UNKNOWN), **{"class": name})
+            # A class that begins to serve is not announced; one that does not, is.
+            state = self._breaker.get(name, "ok" if self.up else "unknown")
+            self._tally.gauge("breaker", BREAKER.get(state, BREAKER_UNKNOWN), **{"class": name})
 
     def _on_event(self, event: Mapping[str, Any]) -> None:
         """On the client's callback thread: single assignments, which readers see whole."""
