@@ -50,7 +50,9 @@ class Setup:
     def extra_config(self) -> dict[str, Any]:
         if self.module != "kvlane.vllm":
             return dict(self.options)
-        return {"root": self.root, "arena_mib": 4, "chunk_tokens": 2 * self.block_size, "timeout_ms": 3000, **self.options}
+        small = {"arena_mib": 4, "chunk_tokens": 2 * self.block_size}
+        patient = {"timeout_ms": 3000, "lookup_budget_ms": 2000}  # the defaults are for machines that are not busy
+        return {"root": self.root, **small, **patient, **self.options}
 
 
 def vllm_config(setup: Setup) -> Any:

@@ -55,6 +55,13 @@ def exact(engine: Engine, *names: str) -> None:
         assert engine.output[name] == expected(list(request.prompt_token_ids), request.max_tokens), name
 
 
+def claims(engine: Engine, name: str, tokens: int) -> None:
+    """So many tokens were claimed for it last, or never any (0)."""
+    kept = ("lookups", "lookup_timeouts", "load_timeouts", "load_failures", "refused", "not_worth", "hook_errors")
+    told = {each: counted(engine, each) for each in kept}
+    assert engine.claimed(name) == tokens, f"{name} was answered {engine.answers.get(name)}; {told}"
+
+
 def warm(engine: Engine, *prompts: Sequence[int], behind: str | Path | None = None, chunk: int = CHUNK) -> None:
     """These prompts are stored, on every rank, and vLLM itself has forgotten them."""
     ready(engine)

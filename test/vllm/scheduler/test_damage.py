@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from harness import Engine
 from prompts import prompt
-from stories import CHUNK, MODES, compute, counted, exact, files, make, ready, warm, written
+from stories import CHUNK, MODES, claims, compute, counted, exact, files, make, ready, warm, written
 
 both_modes = pytest.mark.parametrize("mode", MODES)
 ASKED_MAX = 2000
@@ -50,7 +50,7 @@ def test_before_a_damaged_chunk_all_is_used_and_the_rest_is_computed(
         damage(stored(engine, 2))
         compute(engine, "hit", prompt(1, 200))
         if mode == "staged":
-            assert engine.claimed("hit") == 2 * CHUNK
+            claims(engine, "hit", 2 * CHUNK)
         assert len(engine.answers["hit"]) < ASKED_MAX
         engine.forget_local()
         compute(engine, "later", prompt(1, 200))
@@ -70,7 +70,7 @@ def test_a_load_that_fails_after_its_claim_is_computed_whoever_is_told(
         engine.add("hit", prompt(1, 200))
         engine.finish("hit", "running")
         exact(engine, "hit", "running")
-        assert engine.claimed("hit") == 6 * CHUNK
+        claims(engine, "hit", 6 * CHUNK)
         assert counted(engine, "corrupt") == 1
 
 
@@ -81,7 +81,7 @@ def test_where_a_failure_could_not_be_told_nothing_is_claimed(
     with Engine(make(root, scheduling=scheduling)) as engine:
         warm(engine, prompt(1, 100))
         compute(engine, "no hit", prompt(1, 100))
-        assert engine.claimed("no hit") == 0
+        claims(engine, "no hit", 0)
 
 
 def test_under_the_policy_fail_nothing_is_claimed_where_it_cannot_be_staged(
@@ -91,7 +91,7 @@ def test_under_the_policy_fail_nothing_is_claimed_where_it_cannot_be_staged(
     with Engine(make(root, scheduling=scheduling, policy="fail")) as engine:
         warm(engine, prompt(1, 100))
         compute(engine, "no hit", prompt(1, 100))
-        assert engine.claimed("no hit") == 0
+        claims(engine, "no hit", 0)
 
 
 def test_without_reports_from_the_workers_hits_are_loaded_in_the_mode_async(
@@ -101,8 +101,10 @@ def test_without_reports_from_the_workers_hits_are_loaded_in_the_mode_async(
     with Engine(make(root, scheduling=scheduling)) as engine:
         assert engine.connector._features.load_mode == "async"
         warm(engine, prompt(1, 200))
+    with Engine(make(root, scheduling=scheduling)) as engine:  # the former remembers what was not there, for a second
+        ready(engine)
         compute(engine, "hit", prompt(1, 200))
-        assert engine.claimed("hit") == 192
+        claims(engine, "hit", 192)
         engine.forget_local()
         flip(stored(engine, 3))
         compute(engine, "damaged", prompt(1, 200))
@@ -144,7 +146,7 @@ def test_a_chunk_that_was_damaged_is_stored_anew_and_found_again(root: str, mode
     with Engine(make(root, load_mode=mode)) as engine:
         ready(engine)
         compute(engine, "hit", prompt(1, 100))
-        assert engine.claimed("hit") == 96
+        claims(engine, "hit", 96)
 
 
 def detect_as(monkeypatch: pytest.MonkeyPatch, **facts: Any) -> None:

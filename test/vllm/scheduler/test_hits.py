@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from harness import Engine
 from prompts import prompt, sharing
-from stories import CHUNK, MODES, compute, counted, exact, files, make, ready, warm, written
+from stories import CHUNK, MODES, claims, compute, counted, exact, files, make, ready, warm, written
 
 both_modes = pytest.mark.parametrize("mode", MODES)
 
@@ -15,11 +15,11 @@ def test_a_miss_is_computed_and_stored_and_then_it_is_a_hit(root: str, schedulin
     with Engine(make(root, scheduling=scheduling, load_mode=mode)) as engine:
         ready(engine)
         compute(engine, "miss", prompt(1, 100))
-        assert engine.claimed("miss") == 0
+        claims(engine, "miss", 0)
         written(engine, 3)
         engine.forget_local()
         compute(engine, "hit", prompt(1, 100))
-        assert engine.claimed("hit") == 96
+        claims(engine, "hit", 96)
         assert counted(engine, "hit_tokens") == 96
 
 
@@ -28,7 +28,7 @@ def test_a_prefix_that_is_stored_in_part_is_loaded_in_part(root: str, scheduling
     with Engine(make(root, scheduling=scheduling, load_mode=mode)) as engine:
         warm(engine, sharing(1, 70, 60, 0))
         compute(engine, "part", sharing(1, 70, 60, 1))
-        assert engine.claimed("part") == 64
+        claims(engine, "part", 64)
 
 
 @both_modes
@@ -37,9 +37,9 @@ def test_local_and_stored_blocks_are_used_together_also_in_the_middle_of_a_chunk
         whole = prompt(1, 200)
         warm(engine, whole, chunk=64)
         compute(engine, "local", whole[:80] + prompt(9, 5))  # loads one chunk, computes one block of the next
-        assert engine.claimed("local") == 64
+        claims(engine, "local", 64)
         compute(engine, "mixed", whole)
-        assert engine.claimed("mixed") == 192 - 80
+        claims(engine, "mixed", 192 - 80)
 
 
 @pytest.mark.parametrize("chunk", [16, 32, 64, 128])
@@ -69,7 +69,7 @@ def test_what_was_generated_is_stored_too(root: str, scheduling: str, mode: str)
         talk = prompt(1, 50) + engine.output["first"]
         engine.forget_local()
         compute(engine, "second", talk + prompt(2, 20))
-        assert engine.claimed("second") == 96
+        claims(engine, "second", 96)
 
 
 @both_modes
@@ -77,7 +77,7 @@ def test_a_prefill_in_pieces_is_stored_and_loaded_whole(root: str, scheduling: s
     with Engine(make(root, scheduling=scheduling, load_mode=mode, batched_tokens=48)) as engine:
         warm(engine, prompt(1, 400))
         compute(engine, "hit", prompt(1, 400))
-        assert engine.claimed("hit") == 384
+        claims(engine, "hit", 384)
 
 
 @both_modes
@@ -87,7 +87,7 @@ def test_a_restarted_engine_finds_what_the_former_one_stored(root: str, scheduli
     with Engine(make(root, scheduling=scheduling, load_mode=mode)) as engine:
         ready(engine)
         compute(engine, "hit", prompt(1, 100))
-        assert engine.claimed("hit") == 96
+        claims(engine, "hit", 96)
 
 
 def test_another_block_size_or_layer_count_never_meets_these_blocks(root: str) -> None:
@@ -97,7 +97,7 @@ def test_another_block_size_or_layer_count_never_meets_these_blocks(root: str) -
         with Engine(make(root, **other)) as engine:
             ready(engine)
             compute(engine, "stranger", prompt(1, 100))
-            assert engine.claimed("stranger") == 0
+            claims(engine, "stranger", 0)
 
 
 @both_modes
@@ -109,7 +109,7 @@ def test_many_requests_that_share_a_prefix_all_use_it(root: str, scheduling: str
             engine.add(name, sharing(1, 128, 30, which))
         engine.finish(*names)
         exact(engine)
-        assert engine.claimed("r0") == 128
+        claims(engine, "r0", 128)
 
 
 @both_modes
@@ -130,7 +130,7 @@ def test_loads_may_be_started_before_or_after_the_forward(root: str, scheduling:
         engine.add("hit", prompt(1, 200))
         engine.finish("running", "hit")
         exact(engine)
-        assert engine.claimed("hit") == 192
+        claims(engine, "hit", 192)
 
 
 @both_modes
@@ -138,14 +138,14 @@ def test_it_works_without_prefix_caching_in_vllm(root: str, mode: str) -> None:
     with Engine(make(root, load_mode=mode, prefix_caching=False)) as engine:
         warm(engine, prompt(1, 100))
         compute(engine, "hit", prompt(1, 100))
-        assert engine.claimed("hit") == 96
+        claims(engine, "hit", 96)
 
 
 def test_a_producer_stores_and_never_loads(root: str) -> None:
     with Engine(make(root, role="kv_producer")) as engine:
         warm(engine, prompt(1, 100))
         compute(engine, "again", prompt(1, 100))
-        assert engine.claimed("again") == 0
+        claims(engine, "again", 0)
 
 
 def test_a_consumer_loads_and_never_stores(root: str) -> None:
@@ -155,7 +155,7 @@ def test_a_consumer_loads_and_never_stores(root: str) -> None:
         ready(engine)
         compute(engine, "hit", prompt(1, 100))
         compute(engine, "miss", prompt(2, 100))
-        assert engine.claimed("hit") == 96
+        claims(engine, "hit", 96)
     assert len(files(root)) == 3
 
 
@@ -163,7 +163,7 @@ def test_a_request_that_asks_for_no_cache_gets_none(root: str) -> None:
     with Engine(make(root)) as engine:
         warm(engine, prompt(1, 100))
         compute(engine, "own", prompt(1, 100), skip_cache=True)
-        assert engine.claimed("own") == 0
+        claims(engine, "own", 0)
 
 
 @pytest.mark.parametrize("policy", [None, "fail"])
@@ -171,4 +171,4 @@ def test_under_the_policy_fail_a_hit_is_staged_and_used(root: str, scheduling: s
     with Engine(make(root, scheduling=scheduling, policy=policy)) as engine:
         warm(engine, prompt(1, 100))
         compute(engine, "hit", prompt(1, 100))
-        assert engine.claimed("hit") == 96
+        claims(engine, "hit", 96)

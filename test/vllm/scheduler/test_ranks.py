@@ -11,7 +11,7 @@ import pytest
 from harness import Engine
 from inspect_connector import only_client, worker_half
 from prompts import prompt
-from stories import CHUNK, MODES, compute, exact, make, of_rank, ready, warm
+from stories import CHUNK, MODES, claims, compute, exact, make, of_rank, ready, warm
 
 both_modes = pytest.mark.parametrize("mode", MODES)
 
@@ -22,7 +22,7 @@ def test_what_both_ranks_have_stored_is_a_hit_for_both(root: str, scheduling: st
         warm(engine, prompt(1, 200))
         assert len(of_rank(root, 0)) == len(of_rank(root, 1)) == 6
         compute(engine, "hit", prompt(1, 200))
-        assert engine.claimed("hit") == 192
+        claims(engine, "hit", 192)
 
 
 @both_modes
@@ -37,7 +37,7 @@ def test_where_one_rank_lacks_a_chunk_only_what_is_before_it_is_used(
         file.unlink()
         compute(engine, "part", prompt(1, 200))
         if mode == "staged":
-            assert engine.claimed("part") == 2 * CHUNK
+            claims(engine, "part", 2 * CHUNK)
 
 
 def test_rank_0_writes_a_chunk_only_when_rank_1_has_it(root: str, scheduling: str) -> None:
@@ -66,7 +66,7 @@ def test_where_rank_1_cannot_store_rank_0_does_not_either_and_lets_go(root: str,
         assert of_rank(root, 0) == [] and of_rank(root, 1) == []
         engine.forget_local()
         compute(engine, "miss", prompt(1, 200))
-        assert engine.claimed("miss") == 0
+        claims(engine, "miss", 0)
 
 
 @both_modes
@@ -119,7 +119,7 @@ def test_another_number_of_ranks_never_meets_these_blocks(root: str) -> None:
     with Engine(make(root)) as engine:
         ready(engine)
         compute(engine, "stranger", prompt(1, 100))
-        assert engine.claimed("stranger") == 0
+        claims(engine, "stranger", 0)
 
 
 @both_modes

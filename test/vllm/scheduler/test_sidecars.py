@@ -13,7 +13,7 @@ import stall
 from harness import Engine
 from inspect_connector import only_client
 from prompts import prompt
-from stories import MODES, compute, exact, make, warm
+from stories import MODES, claims, compute, exact, make, warm
 from test_hangs import SOON_S, hit_again, lab, names, shared_lab
 
 __all__ = ["lab", "names", "shared_lab"]
@@ -129,7 +129,7 @@ def test_without_any_sidecar_the_engine_serves(root: str, scheduling: str) -> No
         compute(engine, "b", prompt(1, 100))
         engine.forget_local()
         compute(engine, "c", prompt(1, 200))
-        assert engine.claimed("c") == 0
+        claims(engine, "c", 0)
 
 
 def test_a_root_that_cannot_be_a_store_serves_without_hits(tmp_path: Path, scheduling: str) -> None:
