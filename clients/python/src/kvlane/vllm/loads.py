@@ -53,10 +53,11 @@ class Load:
     def chunks(self) -> int:
         return len(self.keys)
 
-    @property
-    def first_group(self) -> tuple[int, ...]:
-        """Block ids name requests only where there is one group."""
-        return self.blocks[0] if len(self.blocks) == 1 else ()
+    def first_of(self, block_ids: set[int]) -> int | None:
+        """The first destination that is among them. Block ids name requests only where there is one group."""
+        if not block_ids or len(self.blocks) != 1:
+            return None
+        return next((i for i, block in enumerate(self.blocks[0]) if block and block in block_ids), None)
 
 
 class Loads:

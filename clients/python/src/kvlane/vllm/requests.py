@@ -43,6 +43,8 @@ class Tracked:
     """Chunks before it have been looked at."""
     stores: bool = True
     """False: its KV was computed before the cache was reset."""
+    is_stale: bool = False
+    """Its KV was being loaded when the cache was reset."""
     asked_us: int | None = None
     """Since when the scheduler waits for an answer."""
     refused: bool = False
@@ -52,6 +54,20 @@ class Tracked:
     lookup: Lookup | None = None
     load: Load | None = None
     restarts: int = 0
+
+    def allocated(self, block_ids: Iterable[Iterable[int]]) -> None:
+        """The engine has given it blocks: at its beginning, after a load, after a preemption."""
+        self.blocks = as_table(block_ids)
+        self.next_store = 0
+        self.stores, self.is_stale = not self.is_stale, False
+
+    def outdated(self) -> None:
+        """The cache has been reset. Blocks that it has now are not stored; those it gets after a preemption are."""
+        self.ask_anew()
+        self.stores = self.stores and not self.blocks
+        self.is_stale = self.load is not None and self.load.state == "copying"
+        if self.load is not None and self.load.state == "over":
+            self.load = None
 
     def ask_anew(self) -> None:
         self.asked_us, self.refused, self.lookup = None, False, None

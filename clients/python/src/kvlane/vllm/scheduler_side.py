@@ -35,7 +35,7 @@ from .link import ClientFactory, Link
 from .loads import Loads
 from .lookups import Lookups
 from .messages import Orders, WorkerFacts, WorkerReport
-from .requests import RequestLike, Requests, as_table, read_step
+from .requests import RequestLike, Requests, read_step
 from .stats import Tally
 from .store_plan import StorePlan
 from .worth import Worth
@@ -148,8 +148,7 @@ class SchedulerSide:
         if self._is_off():
             return
         tracked = self._requests.track(request)
-        tracked.blocks = as_table(block_ids)
-        tracked.next_store = 0
+        tracked.allocated(block_ids)
         self._claims.allocated(tracked, num_external)
 
     def build_orders(self, scheduler_output: Any) -> Orders:
@@ -182,9 +181,9 @@ class SchedulerSide:
             for size_bytes, seconds in report.loads_timed:
                 self._worth.load_took(size_bytes, seconds)
         for load in self._loads.copying():
-            bad = [i for i, block in enumerate(load.first_group) if block and block in invalid_block_ids]
-            if load.request_id in failed_recving or bad:
-                self._claims.failed(load, self._requests.get(load.request_id), bad[0] if bad else 0)
+            bad = load.first_of(invalid_block_ids)
+            if load.request_id in failed_recving or bad is not None:
+                self._claims.failed(load, self._requests.get(load.request_id), bad or 0)
             if load.request_id in finished_recving:
                 self._loads.finished(load)
                 tracked = self._requests.get(load.request_id)
@@ -205,10 +204,7 @@ class SchedulerSide:
         for load in self._loads.staging():
             self._loads.drop(load)
         for tracked in self._requests.all():
-            if tracked.load is not None and tracked.load.state == "over":
-                tracked.load = None
-            tracked.stores = tracked.stores and not tracked.blocks
-            tracked.ask_anew()
+            tracked.outdated()
         self._known.clear()
         self._lookups.forget_all()
         self._commits.forget_all()
@@ -222,6 +218,10 @@ class SchedulerSide:
         self._client.close()
 
     # --- within ------------------------------------------------------------------------------------------------------
+
+    def refusal_now(self) -> str | None:
+        """Why no look-up makes sense just now, in a code of the protocol."""
+        return self._link.refusal("metadata")
 
     def _turn_off(self, why: str) -> None:
         self.refusal = f"nothing is loaded or stored: {why}"
