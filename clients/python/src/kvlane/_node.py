@@ -74,15 +74,17 @@ def _ask(path: str) -> tuple[str, str]:
     try:
         stat = os.stat(path)
         key = (path, stat.st_ino, stat.st_mtime_ns)
-        if key not in _asked:
-            with open(path, "rb") as file:
-                is_binary = file.read(4) == b"\x7fELF"
-            if is_binary:
-                _asked[key] = (path, _say(path, "--version"))
-            else:
-                binary, _, version = _say(path, "-p", "process.execPath + '\\n' + process.version").partition("\n")
-                _asked[key] = (binary, version) if os.path.isabs(binary) else (path, "")
-        return _asked[key]
+        if key in _asked:
+            return _asked[key]
+        with open(path, "rb") as file:
+            is_binary = file.read(4) == b"\x7fELF"
+        if is_binary:
+            binary, version = path, _say(path, "--version")
+        else:
+            binary, _, version = _say(path, "-p", "process.execPath + '\\n' + process.version").partition("\n")
+        if not version or not os.path.isabs(binary):
+            return path, ""  # not remembered: it may have been a busy moment
+        return _asked.setdefault(key, (binary, version))
     except OSError:
         return path, ""
 
