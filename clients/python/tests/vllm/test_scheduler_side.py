@@ -461,3 +461,54 @@ def test_an_async_claim_that_is_aborted_before_there_is_room_was_never_ordered(e
     engine.side.request_finished(request)
     orders = engine.orders()
     assert (orders.loads, orders.drops, orders.copies) == ([], [], [])
+
+
+def test_async_loads_share_the_slots_and_may_be_larger(engine_of: MakeEngine) -> None:
+    engine = engine_of("async", slots=1)
+    engine.have("ab")
+    assert engine.ask(engine.arrive(Request("r", "ab"))) == (2 * CHUNK, True)
+
+
+def test_a_vllm_in_which_workers_cannot_say_what_they_are_is_served_too(engine_of: MakeEngine) -> None:
+    engine = engine_of("async", facts=False)
+    assert engine.namespace is None, "asked with the first step"
+    engine.settle()
+    engine.have("ab")
+    assert engine.ask(engine.arrive(Request("r", "ab"))) == (2 * CHUNK, True)
+
+
+def test_what_was_staged_in_part_and_not_copied_is_all_forgotten(engine: Engine) -> None:
+    engine.have("abc")
+    request = engine.arrive(Request("r", "abc"))
+    engine.stage(request, 2, "DEADLINE_EXCEEDED")
+    tokens, _ = engine.ask(request)
+    assert tokens == 2 * CHUNK
+    engine.allocate(request, tokens)
+    engine.orders()
+    engine.counted()
+    engine.report(finished={"r"}, failed={"r"})
+    assert engine.counted() == {"recomputed_tokens|reason=load_failed": 2 * CHUNK}
+    engine.allocate(request, 0)
+    assert len(engine.orders((request, 0, 3 * CHUNK)).stores) == 3
+
+
+def test_a_load_that_is_not_worth_it_is_not_started(engine: Engine) -> None:
+    engine.have("abcd")
+    worth = engine.side._worth
+    worth.step_built(100_000)
+    engine.clock.pass_ms(100)
+    worth.step_reported()  # a million tokens per second
+    for _ in range(8):
+        worth.load_took(4 * 8192, 1.0)
+    request = engine.arrive(Request("r", "abcd"))
+    assert engine.ask(request) == (0, False)
+    assert engine.counted()["not_worth"] == 1
+
+
+def test_odd_questions_get_no(engine: Engine) -> None:
+    engine.have("ab")
+    request = engine.arrive(Request("r", "ab"))
+    assert engine.ask(request, 1) == (0, False), "no whole number of blocks"
+    empty = engine.arrive(Request("s", "", extra=0))
+    assert engine.ask(empty) == (0, False)
+    assert engine.ask(engine.arrive(Request("t", "ab")), 100 * CHUNK) == (0, False)

@@ -89,7 +89,8 @@ class Claims:
         hit = self._known.leading(keys)
         if hit <= first:
             return self._refuse(tracked)
-        free = self._loads.free_slots
+        # An asynchronous load is read piece by piece, as slots come free; what is staged needs all of them at once.
+        free = self._loads.free_slots if self._staged else None
         if free is not None and free < hit - first:
             # Few slots now may be many in a moment; but waiting has its budget, and then a part is better than nothing.
             if not is_late and free < (self._loads.slots or 0) // 2:
@@ -176,9 +177,9 @@ class Claims:
 
     def _learn(self, tracked: Tracked, load: Load, said: Staged) -> None:
         """From how far a load came. Once per load: it is asked about at every step."""
-        if load.has_failed or (said.chunks >= load.chunks and not said.code):
+        if load.is_learned or (said.chunks >= load.chunks and not said.code):
             return
-        load.has_failed = True
+        load.is_learned = True
         tracked.given_up = f"a load ended with {said.code or 'nothing'}"
         code = said.code or "UNKNOWN"
         lost = (load.chunks - said.chunks) * self._geometry.chunk_tokens

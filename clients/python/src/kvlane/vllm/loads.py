@@ -47,7 +47,10 @@ class Load:
     """Destination per KV group, once it is copied."""
     skipped: int = 0
     """Leading blocks that are not part of `blocks`."""
+    is_learned: bool = False
+    """What went wrong in staging has been taken notice of."""
     has_failed: bool = False
+    """It was claimed, and could not be copied."""
 
     @property
     def chunks(self) -> int:
