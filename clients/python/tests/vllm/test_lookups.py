@@ -92,7 +92,9 @@ def test_a_closed_client_knows_nothing(kv: Client, bench: Bench) -> None:
     assert bench.counted()["refused|op=lookup"] == 1
 
 
-def test_only_so_many_are_asked_at_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_so_many_are_asked_at_once(fake: FakeSidecar, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lookups_module, "IN_FLIGHT_MAX", 1)
     bench.lookups.start(["aa"], "model@1")
-    assert bench.lookups.settled(bench.lookups.start(["bb"], "model@1"))
+    assert bench.lookups.is_full
+    fake.answer(fake.expect("lookup"), present=[True], prefix=1, complete=True)
+    eventually(lambda: not bench.lookups.is_full)

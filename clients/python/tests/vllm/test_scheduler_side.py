@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from fakes import BLOCK, CHUNK, Engine, MakeEngine, Request, keys
 from support import eventually
 
+from kvlane.vllm import lookups
 from kvlane.vllm.claims import PAUSE_US, RESTARTS_MAX
 from kvlane.vllm.loads import STEPS_AFTER_DEADLINE
 from kvlane.vllm.messages import Staged
@@ -77,6 +79,7 @@ def test_a_partial_answer_counts_as_far_as_it_is_proven(engine: Engine) -> None:
 def test_what_was_found_once_is_not_asked_again(engine: Engine) -> None:
     engine.have("ab")
     engine.arrive(Request("r", "ab"))
+    engine.orders()
     asked = engine.store.count("lookup")
     second = engine.arrive(Request("s", "ab"))
     assert engine.ask(second) == (None, False)
@@ -104,6 +107,17 @@ def test_a_producer_loads_nothing(engine_of: MakeEngine) -> None:
     engine = engine_of(role="kv_producer")
     engine.have("ab")
     assert engine.ask(engine.arrive(Request("r", "ab"))) == (0, False)
+
+
+def test_a_look_up_that_has_to_wait_for_its_turn_is_asked_later(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lookups, "IN_FLIGHT_MAX", 1)
+    engine.store.silent.add("lookup")
+    engine.arrive(Request("r", "ab"))
+    second = engine.arrive(Request("s", "cd"))
+    assert engine.ask(second) == (None, False)
+    assert engine.store.count("lookup") == 1
+    engine.clock.pass_ms(100)
+    assert engine.ask(second) == (0, False)
 
 
 # --- the engine's own hit -------------------------------------------------------------------------------------------

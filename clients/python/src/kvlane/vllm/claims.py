@@ -59,7 +59,9 @@ class Claims:
     def begin(self, tracked: Tracked) -> None:
         """The look-up, as early as possible."""
         namespace = self._agreement.key_namespace
-        if tracked.lookup is None and namespace is not None and not self._never(tracked) and not self._not_now():
+        if tracked.lookup is not None or namespace is None or self._never(tracked) or self._not_now():
+            return
+        if not self._lookups.is_full:
             tracked.keys.refresh(tracked.request.block_hashes)
             tracked.lookup = self._lookups.start(tracked.keys.upto(self._promisable(tracked)), namespace)
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 KEYS_MAX = 4096
 """Keys of one look-up: what one request of the protocol takes. Beyond that a prefix is not looked for: a million tokens."""
 IN_FLIGHT_MAX = 256
-"""Look-ups. More than that are not asked: an engine that has so many has a slow mount, and would only queue behind it."""
+"""Look-ups. Others wait for their turn, within their budget: they would only queue in the sidecar."""
 GRACE_MS = 20
 """What the client takes beyond a deadline for its own last word: taken off the budget, so that both stay within it."""
 
@@ -47,15 +47,18 @@ class Lookups:
         self._now_us = now_us
         self._in_flight: dict[int, Lookup] = {}
 
+    @property
+    def is_full(self) -> bool:
+        if len(self._in_flight) >= IN_FLIGHT_MAX:
+            self.poll()
+        return len(self._in_flight) >= IN_FLIGHT_MAX
+
     def start(self, keys: list[str], namespace: str) -> Lookup:
-        """Asks for what is not known. `keys` from the request's first chunk on."""
+        """Asks for what is not known. `keys` from the request's first chunk on. Not when it is full."""
         offset = self._known.leading(keys)
         unknown = keys[offset : offset + KEYS_MAX]
         lookup = Lookup(keys, None, offset, self._now_us())
         if not unknown or self._known.is_absent(unknown[0]):
-            return lookup
-        if len(self._in_flight) >= IN_FLIGHT_MAX:
-            self._tally.count("refused", op="lookup")
             return lookup
         try:
             names = [rank_hex(key, 0) for key in unknown]

@@ -133,7 +133,7 @@ class SchedulerSide:
         self._forget_request(request.request_id)  # an id that is used again is another request
         if self._is_off():
             return
-        self._poll()
+        self._agreement.poll()
         tracked = self._requests.track(request)
         if self._load_wanted:
             self._claims.begin(tracked)
@@ -141,7 +141,7 @@ class SchedulerSide:
     def get_num_new_matched_tokens(self, request: RequestLike, computed: int) -> tuple[int | None, bool]:
         if self._is_off() or not self._load_wanted:
             return 0, False
-        self._poll()
+        self._agreement.poll()
         return self._claims.ask(self._requests.track(request), computed)
 
     def update_state_after_alloc(self, request: RequestLike, block_ids: tuple[list[int], ...], num_external: int) -> None:
@@ -155,7 +155,9 @@ class SchedulerSide:
         orders = Orders()
         if self._is_off():
             return orders
-        self._poll()
+        self._client.poll()  # nothing is read from it, but it keeps settled tasks until they are fetched
+        self._agreement.poll()
+        self._lookups.poll()
         step = read_step(scheduler_output, self._requests.get)
         if step.tokens:
             self._worth.step_built(step.prefill_tokens)
@@ -229,11 +231,6 @@ class SchedulerSide:
 
     def _is_off(self) -> bool:
         return bool(self.refusal or self._agreement.refusal)
-
-    def _poll(self) -> None:
-        self._client.poll()  # nothing is read from it, but it keeps settled tasks until they are fetched
-        self._agreement.poll()
-        self._lookups.poll()
 
     def _forget_request(self, request_id: str) -> None:
         tracked = self._requests.pop(request_id)
