@@ -70,13 +70,13 @@ export class Mounts implements Alarm {
     return this.#byName.get(name) ?? null;
   }
 
-  /** Calls back once: when all have answered, or after START_WAIT_MS. Nothing is announced before. */
-  start(ready: () => void): void {
+  /** Calls back once: when all have answered, or after waitMs. Nothing is announced before. */
+  start(waitMs: number, ready: () => void): void {
     const nowUs = this.#context.nowUs();
     this.#startedUs = nowUs;
     this.#ready = ready;
     for (const identifier of this.#identifiers) identifier.start(nowUs);
-    this.#context.deadlines.set(this, nowUs + START_WAIT_MS * 1000);
+    this.#context.deadlines.set(this, nowUs + waitMs * 1000);
   }
 
   ring(): void {
@@ -243,7 +243,8 @@ class Identify implements ProbeHost {
   answered(done: Done, late: boolean, operation: Operation): number {
     // Given up and come back: what it says may be old, and it made no further call. Ask afresh.
     if (late || done.status === 'saturated') return IDENTIFY_AGAIN_US;
-    if (done.status === 'not_found' && this.#mount.storeId === null && !operation.flag) this.#making.missing();
+    // Not a mount without a store yet: --create was said, and the question that was to make one got no answer.
+    if (done.status === 'not_found' && this.#mount.storeId === null && !operation.flag && this.#making.missing()) return IDENTIFY_AGAIN_US;
     return this.#mounts.identified(this.#mount, done) ? 0 : IDENTIFY_AGAIN_US;
   }
 

@@ -13,7 +13,7 @@ import { Dispatcher } from './dispatcher.ts';
 import type { GroupContext } from './lane_group.ts';
 import { Lanes } from './lanes.ts';
 import { Lateness } from './lateness.ts';
-import { Mounts } from './mounts.ts';
+import { Mounts, START_WAIT_MS } from './mounts.ts';
 import type { Operation } from './operation.ts';
 import type { MountTable } from './mount_table.ts';
 import type { Service, ServiceDeps, ServiceOptions } from './service_types.ts';
@@ -132,9 +132,9 @@ export function createService(deps: ServiceDeps, options: ServiceOptions): Servi
   }
 
   return {
-    start: () =>
+    start: (waitMs) =>
       new Promise<MountInfo[]>((resolve) => {
-        turn(() => mounts.start(() => resolve(mounts.all.map((mount) => mounts.facts(mount)))));
+        turn(() => mounts.start(waitMs ?? START_WAIT_MS, () => resolve(mounts.all.map((mount) => mounts.facts(mount)))));
       }),
     engine: () => mounts.engine(),
     handle(request: Request): void {

@@ -79,8 +79,8 @@ export interface ServiceDeps {
 }
 
 export interface Service {
-  /** Identifies the mounts in lanes; resolves after at most START_WAIT_MS = 80, whatever they do. */
-  start(): Promise<MountInfo[]>;
+  /** Identifies the mounts in lanes; resolves when all have answered, whatever they do after at most waitMs (START_WAIT_MS = 80). */
+  start(waitMs?: number): Promise<MountInfo[]>;
   /** The engine that runs, which may be another one than was asked for; known once start() has resolved. */
   engine(): Engine;
   /** A decoded request; its one answer goes out through deps.send. */

@@ -36,11 +36,14 @@ export class StoreMaking {
     return may;
   }
 
-  /** A question that only looked found none. */
-  missing(): void {
-    if (!this.#wanted) return;
+  /** A question that only looked found none. True: the next one may make it, or finds out that none may be made. */
+  missing(): boolean {
+    if (!this.#wanted || this.#then === null) return false;
     this.#table.read((now) => {
-      if (now === null || this.#then === null) return;
+      if (now === null) {
+        this.#then = null; // no comparison: never again
+        return;
+      }
       if (now === this.#then) {
         this.#next = this.#wanted;
         return;
@@ -48,5 +51,6 @@ export class StoreMaking {
       if (this.#wanted) this.#log.warn('no store is made', { root: this.#root, reason: 'mounts have changed since --create was said; it may be a disk under a mount that went away' });
       this.#wanted = false;
     });
+    return true;
   }
 }
