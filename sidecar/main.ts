@@ -33,6 +33,9 @@ const STDIN = 0;
 const STDOUT = 1;
 const STDERR = 2;
 
+/** An engine must not wait for a slow mount; a person is better told what is there, and offered a store, than that nothing is known yet. */
+const PERSON_WAIT_MS = 2_000;
+
 const commandLine = parseCommandLine(process.argv.slice(2), process.cwd);
 if (commandLine.do === 'say') {
   sayAndExit(commandLine.text, commandLine.exitCode);
@@ -81,14 +84,15 @@ async function serve(options: ServeOptions): Promise<void> {
   const usage = createUsage(log);
   const { createService } = await import('./service.ts');
   const { procMountTable } = await import('./mount_table.ts');
-  const { arena: _arena, ...policy } = options;
+  const { arena: _arena, startWaitMs: _wait, ...policy } = options;
   const running = createService(
     { native, clock, send, log, usage, mountTable: procMountTable(), onShutdown: (timeoutMs) => leave('shutdown_request', { drainMs: timeoutMs }) },
     { ...policy, slots },
   );
 
   service = running;
-  const mounts = await running.start();
+  const byHand = isatty(STDIN) && isatty(STDERR);
+  const mounts = await running.start(options.startWaitMs ?? (byHand ? PERSON_WAIT_MS : undefined));
   writer.send(
     readyEvent({
       nowUs: clock.nowUs(),
@@ -106,7 +110,7 @@ async function serve(options: ServeOptions): Promise<void> {
   early = null;
   setTimeout(() => usage.refresh(), FIRST_SAMPLE_MS).unref();
 
-  const offer = isatty(STDIN) && isatty(STDERR) ? greet(mounts, running, log) : null;
+  const offer = byHand ? greet(mounts, running, log) : null;
   await readRequests({ service: running, options, slots, clock, send, offer, leave });
 }
 

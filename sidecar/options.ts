@@ -22,6 +22,8 @@ export interface ServeOptions {
   fsync: boolean;
   fileMode: number;
   holdBreakerClosed: boolean;
+  /** How long `ready` may wait for the mounts to answer; null: as usual. */
+  startWaitMs: number | null;
 }
 
 export type CommandLine =
@@ -99,6 +101,7 @@ export function parseCommandLine(words: readonly string[], cwd: () => string): C
     .option('--fsync', 'a stored block is on the disk before its answer (slower; a cache seldom needs it)')
     .addOption(new Option('--file-mode <MODE>', 'permissions of new block files, octal').argParser(fileMode).default(0o600, '0600'))
     .addOption(new Option('--test-hold-breaker-closed', 'for tests: never suspend a mount, whatever it does'))
+    .addOption(new Option('--test-start-wait-ms <W>', 'for tests: "ready" may wait so long for the mounts to answer, on a busy machine too').argParser(whole(1, LIMITS.timeout_ms_max)))
     .addHelpText('after', HELP_AFTER)
     .action((given: Given, command: Command) => {
       const byHand = (name: string): boolean => command.getOptionValueSource(name) === 'cli';
@@ -134,6 +137,7 @@ export function parseCommandLine(words: readonly string[], cwd: () => string): C
           fsync: given.fsync ?? false,
           fileMode: given.fileMode,
           holdBreakerClosed: given.testHoldBreakerClosed ?? false,
+          startWaitMs: given.testStartWaitMs ?? null,
         },
       };
       return undefined;
@@ -167,6 +171,7 @@ interface Given {
   fsync?: boolean;
   fileMode: number;
   testHoldBreakerClosed?: boolean;
+  testStartWaitMs?: number;
 }
 
 function mountOption(word: string, before: readonly MountOption[], cwd: () => string): MountOption {

@@ -13,6 +13,7 @@ import { decode } from '../protocol/decode.ts';
 import { LIMITS, OPS, VERSION } from '../protocol/messages.ts';
 import type { Op, ReadyEvent } from '../protocol/messages.ts';
 import { answerValidators, eventValidators } from '../protocol/validate_answers.generated.ts';
+import { KNOWN_AT_READY } from './support/sidecar_process.ts';
 
 const WAIT_MS = 5000;
 const GOLDEN = join(import.meta.dirname, '../protocol/golden');
@@ -106,7 +107,7 @@ describe.each(conversations)('%s', (name) => {
     const wake = (): void => waiting.splice(0).forEach((settle) => settle());
     const roots = Object.fromEntries((header.mounts ?? ['kv0']).map((mount) => [mount, mkdtempSync(join(tmpdir(), 'kvlane-golden-'))]));
     const sidecar = new SidecarProcess(
-      { mounts: roots, create: true, args: [...header.args, '--engine', engine] },
+      { mounts: roots, create: true, args: [...header.args, ...KNOWN_AT_READY, '--engine', engine] },
       { line: (text) => { lines.push(text); wake(); }, gone: (reason) => { gone = reason; wake(); } },
     );
     let arena: Arena | null = null;

@@ -6,6 +6,7 @@ import type { Engine } from '../../native/index.ts';
 import type { Code } from '../../protocol/messages.ts';
 import { MountPoint } from './mount_point.ts';
 import { identified, Rig } from './rig.ts';
+import { KNOWN_AT_READY } from './sidecar_process.ts';
 import { type Lab, startLab } from './stall.ts';
 
 const SLOT_BYTES = 16_384;
@@ -27,7 +28,7 @@ export class Stage {
   }
 
   async start(engine: Engine, root: string, o: { create?: boolean; known?: boolean } = {}): Promise<Started> {
-    const args = ['--engine', engine, '--slot-bytes', String(SLOT_BYTES), '--arena-mib', '2', '--stall-ms', String(STALL_MS), '--lanes', '2'];
+    const args = [...((o.known ?? true) ? KNOWN_AT_READY : []), '--engine', engine, '--slot-bytes', String(SLOT_BYTES), '--arena-mib', '2', '--stall-ms', String(STALL_MS), '--lanes', '2'];
     const beganMs = performance.now();
     const client = await Client.spawn({ mounts: { kv0: root }, create: o.create ?? true, args });
     const rig = Object.assign(new Rig(this.labs[0]!, client, engine, SLOT_BYTES), { readyMs: performance.now() - beganMs });

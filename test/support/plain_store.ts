@@ -11,6 +11,7 @@ import { Client, type Fields } from '../../clients/node/client.ts';
 import type { Engine } from '../../native/index.ts';
 import type { FailedEntry } from '../../protocol/messages.ts';
 import { failuresOf, patternOf } from './rig.ts';
+import { KNOWN_AT_READY } from './sidecar_process.ts';
 
 /** Most of this is a busy machine; nothing here hangs. */
 export const TIMEOUT_MS = 20_000;
@@ -112,7 +113,7 @@ export class PlainStore {
 /** A sidecar on `root`, whatever it makes of it. */
 export async function startPlain(root: string, o: PlainOptions = {}): Promise<PlainStore> {
   const arenaMib = Math.ceil(((o.slots ?? 64) * SLOT_BYTES) / 2 ** 20);
-  const args = ['--slot-bytes', String(SLOT_BYTES), '--arena-mib', String(arenaMib), '--timeout-ms', String(TIMEOUT_MS), '--engine', o.engine ?? 'threads', ...(o.args ?? [])];
+  const args = [...KNOWN_AT_READY, '--slot-bytes', String(SLOT_BYTES), '--arena-mib', String(arenaMib), '--timeout-ms', String(TIMEOUT_MS), '--engine', o.engine ?? 'threads', ...(o.args ?? [])];
   const client = await Client.spawn({ mounts: { kv0: root }, create: o.create ?? true, args, ...(o.wrapper ? { wrapper: o.wrapper } : {}), startMs: TIMEOUT_MS });
   client.setMaxListeners(0);
   onTestFinished(async () => {

@@ -11,6 +11,7 @@ import { Client, type Fields, type Result } from '../../clients/node/client.ts';
 import { nowUs } from '../../clients/node/pending.ts';
 import type { Engine } from '../../native/index.ts';
 import type { FailedEntry, Id, LaneClass, MountState, Op, SlotWord } from '../../protocol/messages.ts';
+import { KNOWN_AT_READY } from './sidecar_process.ts';
 import { type Lab, type LabOptions, noLab, startLab } from './stall.ts';
 
 export const ENGINES: readonly Engine[] = ['threads', 'aio'];
@@ -280,7 +281,7 @@ export async function startOn(lab: Lab, o: RigOptions): Promise<Rig> {
   const engine = o.engine ?? 'threads';
   const slotBytes = o.slotBytes ?? BLOCK_BYTES;
   const arenaMib = Math.max(1, Math.ceil(((o.slots ?? 64) * slotBytes) / 2 ** 20));
-  const args = ['--engine', engine, '--slot-bytes', String(slotBytes), '--arena-mib', String(arenaMib)];
+  const args = [...KNOWN_AT_READY, '--engine', engine, '--slot-bytes', String(slotBytes), '--arena-mib', String(arenaMib)];
   if (o.stallMs !== undefined) args.push('--stall-ms', String(o.stallMs));
   if (o.stuckMax !== undefined) args.push('--stuck-max', String(o.stuckMax));
   if (o.breakerHeldClosed) args.push('--test-hold-breaker-closed');

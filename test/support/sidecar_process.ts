@@ -13,6 +13,9 @@ import type { ReadyEvent } from '../../protocol/messages.ts';
 
 export const WAIT_MS = 10_000;
 
+/** Where no mount hangs: `ready` waits until they have answered, and no first request is refused because a busy disk took 100 ms. */
+export const KNOWN_AT_READY = ['--test-start-wait-ms', String(WAIT_MS)];
+
 /** Tests look into answers of every kind. */
 export type Message = Record<string, any>;
 
@@ -59,7 +62,7 @@ export function freshDirectory(): string {
 
 export function startSidecar(options: StartOptions = {}): Sidecar {
   const args = options.args ?? ['--mount', `kv0=${freshDirectory()}`, '--create', '--arena-mib', '8'];
-  const words = [...(options.wrapper ?? []), process.execPath, sidecarMain(), 'serve', ...args];
+  const words = [...(options.wrapper ?? []), process.execPath, sidecarMain(), 'serve', ...KNOWN_AT_READY, ...args];
   const child = spawn(words[0]!, words.slice(1), {
     cwd: '/',
     env: { PATH: process.env['PATH'] ?? '/usr/bin:/bin' },

@@ -26,7 +26,10 @@ TIMEOUT_MS = 15_000
 
 
 def options(root: Path) -> Options:
-    return Options(mounts={"kv0": root}, create=True, slot_bytes=SLOT_BYTES, slots=16, timeout_ms=TIMEOUT_MS)
+    known = ["--test-start-wait-ms", str(TIMEOUT_MS)]  # no first request is refused because the mount is not known yet
+    return Options(
+        mounts={"kv0": root}, create=True, slot_bytes=SLOT_BYTES, slots=16, timeout_ms=TIMEOUT_MS, extra_arguments=known
+    )
 
 
 @pytest.fixture

@@ -28,7 +28,11 @@ AWKWARD = [1, 7, 511, 512, 513, 4095, 4096, 4097, 65_535, 65_537, SLOT_BYTES - 4
 
 
 def options(root: Path, **fields: Any) -> Options:
-    defaults: dict[str, Any] = {"create": True, "slot_bytes": SLOT_BYTES, "slots": 32, "timeout_ms": 5000}
+    # The mount is known at `ready`, however busy the disk: no first request is refused for that.
+    known = ["--test-start-wait-ms", "5000"]
+    defaults: dict[str, Any] = {
+        "create": True, "slot_bytes": SLOT_BYTES, "slots": 32, "timeout_ms": 5000, "extra_arguments": known
+    }  # fmt: skip
     return Options(mounts={"kv0": root}, **{**defaults, **fields})
 
 
