@@ -56,8 +56,11 @@ onEachEngine('remount', (engine) => {
     await rig.fill(keys);
     execFileSync('cp', ['-a', `${first.back}/.`, second.back]);
     const from = rig.heard.length;
+    // Stopped meanwhile, so that it cannot look just when nothing is mounted: then it would say so, rightly.
+    rig.client.kill('SIGSTOP');
     await point.unmountLazily();
     await point.mount(second.mnt);
+    rig.client.kill('SIGCONT');
     const mountedMs = performance.now();
     const arrived = async (): Promise<boolean> => (await names(second.back, 'between')) > 0 && performance.now() - mountedMs > PROMISED_MS;
     expect(await storesUntil(rig, 'another mount in its place', 'between', arrived)).toBeLessThan(NOTICED_MS);
