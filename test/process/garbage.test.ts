@@ -156,19 +156,16 @@ test('100,000 lines at once get 100,000 answers in order and in bounded memory',
 test('a reader that never reads is left, in bounded memory and with a status that says so', async () => {
   const sidecar = startSidecar({ read: false });
   const stdin = sidecar.child.stdin as Writable;
-  const pings = Array.from({ length: 5_000 }, (_, id) => `{"id":${id},"op":"ping"}\n`).join('');
+  const pings = Array.from({ length: 2_000 }, (_, id) => `{"id":"${String(id).padStart(64, '-')}","op":"ping"}\n`).join(''); // the longest ids: the fewest answers
   let peakKib = 0;
   let left = false;
-  const exited = sidecar.exited.then((exit) => {
-    left = true;
-    return exit;
-  });
-  const drained = (): Promise<unknown> => Promise.race([once(stdin, 'drain'), exited]).catch(() => undefined);
+  const gone = once(sidecar.child, 'exit').then(() => (left = true));
+  const drained = (): Promise<unknown> => Promise.race([once(stdin, 'drain'), gone]).catch(() => undefined);
   for (let turn = 0; turn < 1_000 && !left; turn += 1) {
     if (!stdin.write(pings)) await within(drained(), () => 'stdin is not read, and the sidecar does not leave');
     peakKib = Math.max(peakKib, sidecar.statusKib('VmHWM') ?? 0);
   }
-  expect(await exited).toEqual({ code: 74, signal: null });
+  expect(await sidecar.exited).toEqual({ code: 74, signal: null }); // to be waited for from here on: how long the flood took is the machine's affair
   console.log(`left a reader that does not read; peak ${peakKib} KiB`);
   expect(peakKib).toBeGreaterThan(0);
   expect(peakKib).toBeLessThan(300 * 1024);
