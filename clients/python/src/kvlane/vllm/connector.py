@@ -12,6 +12,7 @@ sides keep books of their own, beside the halves: `warden.py`.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("vllm.kvlane")
 
+PENDING_MAX_S = 2.0
+"""A healthy mount needs a fraction of it; a server must stop within five seconds during a hang."""
+
 ClientFactory = Callable[[Options], Client]
 
 
@@ -72,9 +76,12 @@ class KvlaneConnector(KVConnectorBase_V1):  # type: ignore[misc]
         self._process = f"rank{self._rank}" if self._is_worker else "scheduler"
 
         self._scheduler: SchedulerSide | None = None
-        self._promises = Promises(self._guard, int(block_size or 1))
+        load_ms = self._options.timeout_ms or self._options.deadline_ceiling_ms
+        patience_s = (self._options.lookup_budget_ms + load_ms) / 1000 + PATIENCE_S
+        self._promises = Promises(self._guard, int(block_size or 1), patience_s)
         worker: WorkerLike = NoWorker(self._rank)
         self._invalid_blocks: set[int] = set()
+        self._last_stores_s = float("-inf")
         self._closed = False
         try:
             if self._is_worker:
@@ -203,6 +210,8 @@ class KvlaneConnector(KVConnectorBase_V1):  # type: ignore[misc]
             self._guard.caught("build_connector_meta", error)
             orders = Orders()
         self._promises.complete(orders)
+        if orders.stores:
+            self._last_stores_s = time.monotonic()
         return KvlaneMetadata(orders)
 
     @guarded(nothing)
@@ -229,8 +238,11 @@ class KvlaneConnector(KVConnectorBase_V1):  # type: ignore[misc]
 
     @guarded(lambda: False)
     def has_pending_push_work(self) -> bool:
-        """True for a bounded time only: while ranks wait for the word that the others have stored a chunk."""
-        return self._scheduler is not None and self._scheduler.has_pending_work()
+        """Whether the engine shall go on stepping without requests: while ranks wait for the word that the others have
+        stored a chunk. Only so long after the last order, because an engine does not stop while this is True."""
+        if self._scheduler is None or time.monotonic() - self._last_stores_s > PENDING_MAX_S:
+            return False
+        return self._scheduler.has_pending_work()
 
     @guarded(lambda: False)
     def reset_cache(self) -> bool | None:

@@ -18,11 +18,11 @@ from . import stats
 logger = logging.getLogger("vllm.kvlane")
 
 KNOWN_WORDS: dict[str, tuple[str, ...]] = {
-    "load_timeouts": ("queue", "open", "stat", "header", "read"),
+    "load_timeouts": ("queue", "open", "stat", "header", "read", "answer", "report"),
     "load_failures": ("CORRUPT", "NOT_FOUND", "IO_ERROR", "SIDECAR_GONE"),
     "refused": ("load", "store", "lookup"),
-    "dropped_stores": ("no_slot", "suspended"),
-    "recomputed_tokens": ("timeout", "failure"),
+    "dropped_stores": ("no_slot", "suspended", "timeout", "no_space", "sidecar", "failed"),
+    "recomputed_tokens": ("timeout", "suspended", "corrupt", "load_failed"),
 }
 """Label values worth a 0 on a dashboard; others appear when they happen."""
 
