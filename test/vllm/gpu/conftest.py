@@ -5,5 +5,3 @@ from pathlib import Path
 
 CLIENT = Path(__file__).resolve().parents[3] / "clients" / "python"
 sys.path[:0] = [str(CLIENT / "src"), str(CLIENT / "tests")]
-
-pytest_plugins = ["support"]
