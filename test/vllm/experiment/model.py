@@ -1,7 +1,7 @@
 """A small Llama of random weights, large enough that computing 3,000 tokens costs noticeably more than reading them.
 
 The weights are drawn with a spread that makes attention matter: with vLLM's `--load-format dummy` (all weights near zero) every prefix
-gives the same tokens, and a comparison of tokens would prove nothing. arms.py checks that it does.
+gives the same tokens, and a comparison of tokens would prove nothing. arm.py checks that it does.
 """
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ import json
 from pathlib import Path
 
 VOCAB = 512
-HIDDEN = 384
-INTERMEDIATE = 1024
-LAYERS = 6
-HEADS = 6
-KV_HEADS = 2
+HIDDEN = 192
+INTERMEDIATE = 512
+LAYERS = 3
+HEADS = 3
+KV_HEADS = 1
 HEAD_DIM = 64
-KV_BYTES_PER_TOKEN = 2 * LAYERS * KV_HEADS * HEAD_DIM * 4
 MAX_LEN = 16384
 FIRST_TOKEN = 3  # below it are the special ones
 
