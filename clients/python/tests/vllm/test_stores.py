@@ -160,6 +160,16 @@ def test_a_commit_of_what_is_not_held_is_a_failed_store(start: Start) -> None:
     assert rig.seen.failed_stores == {"aa01": {0}}
 
 
+def test_other_ranks_hear_commits_and_have_nothing_to_say_to_them(start: Start) -> None:
+    rig = filled(start(rank=1, world_size=2))
+    rig.step(stores=[store("aa01")])
+    rig.fake.answer(rig.fake.expect("store"))
+    rig.until(lambda: rig.seen.stored)
+    rig.step(commits=["aa01"])
+    rig.step(forgets=["aa01"])
+    assert rig.seen.stored == {"aa01": {1}} and rig.seen.failed_stores == {}
+
+
 def test_without_worker_meta_rank_0_writes_at_once(start: Start) -> None:
     rig = filled(start(world_size=2, worker_meta=False))
     rig.step(stores=[store("aa01")])

@@ -76,6 +76,8 @@ class Stores:
     def decide(self, orders: Orders) -> None:
         """Commits and forgets."""
         self._namespace = orders.namespace or self._namespace
+        if not self._hold:
+            return  # every rank is told; only the one that holds its chunks back is meant
         ready: list[Chunk] = []
         for key in orders.commits:
             chunk = self._chunks.get(key)
