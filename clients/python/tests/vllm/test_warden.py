@@ -10,7 +10,7 @@ import pytest
 from kvlane.vllm.guard import FAILED_LOAD, OWED_MAX_S, Guard, Transfers
 from kvlane.vllm.messages import CopyOrder, LoadOrder, Orders, Staged, WorkerFacts, WorkerReport
 from kvlane.vllm.stats import Tally
-from kvlane.vllm.warden import RAISES_MAX, Promises, Warden
+from kvlane.vllm.warden import ASKS_MIN, RAISES_MAX, Promises, Warden
 
 NOTHING = Transfers(set(), set(), set())
 
@@ -166,10 +166,10 @@ def test_an_order_that_was_lost_in_the_scheduler_fails_without_the_halfs_knowing
 def test_a_claim_without_an_order_becomes_one_that_fails_without_the_blocks_vllm_had() -> None:
     guard = Guard(Tally(), logging.getLogger("vllm.kvlane.test"))
     promises = Promises(guard, block_tokens=16)
-    promises.offered("a", 32)
-    promises.accepted("a", [[5, 6, 7, 8]])
-    promises.offered("b", 0)
-    promises.accepted("b", [[9]])
+    promises.answered("a", 32, 32)
+    promises.allocated("a", 32, [[5, 6, 7, 8]])
+    promises.answered("b", 16, 0)
+    promises.allocated("b", 16, [[9]])
     orders = Orders(copies=[copy("b", 9)])
     promises.complete(orders)
     assert [(order.request, order.load, order.blocks) for order in orders.copies] == [
@@ -179,3 +179,38 @@ def test_a_claim_without_an_order_becomes_one_that_fails_without_the_blocks_vllm
     again = Orders()
     promises.complete(again)
     assert again.copies == []
+
+
+def test_an_order_that_comes_after_its_step_is_dropped() -> None:
+    promises = Promises(Guard(Tally(), logging.getLogger("vllm.kvlane.test")), block_tokens=16)
+    promises.answered("a", 32, 0)
+    promises.allocated("a", 32, [[5, 6]])
+    promises.complete(Orders())  # the scheduler's half raised: the claim was ordered to fail
+    late = Orders(copies=[copy("a", 5, load=7)])
+    promises.complete(late)
+    assert late.copies == []
+    assert late.drops == [7]
+
+
+def test_a_hit_is_granted_once_and_once_more_for_each_preemption() -> None:
+    promises = Promises(Guard(Tally(), logging.getLogger("vllm.kvlane.test")), block_tokens=16)
+    for preemptions in range(3):
+        assert promises.allows("a", preemptions)
+        promises.allocated("a", 32, [[5, 6]])
+        assert not promises.allows("a", preemptions)
+    promises.forget("a")
+    assert promises.allows("a", 0)
+
+
+def test_a_request_is_told_to_ask_again_for_a_bounded_time_also_when_steps_are_long() -> None:
+    now_s = [0.0]
+    guard = Guard(Tally(), logging.getLogger("vllm.kvlane.test"))
+    promises = Promises(guard, block_tokens=16, patience_s=3.0, now_s=lambda: now_s[0])
+    for _ in range(ASKS_MIN - 1):
+        now_s[0] += 5.0
+        assert promises.allows("a", 0)
+        promises.answered("a", None, 0)
+    promises.answered("a", None, 0)
+    assert not promises.allows("a", 0)
+    promises.allocated("a", 0, [[5]])  # it is computed; later it may be preempted, and ask anew
+    assert promises.allows("a", 1)

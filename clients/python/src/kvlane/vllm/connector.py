@@ -49,6 +49,9 @@ PENDING_MAX_S = 2.0
 
 ClientFactory = Callable[[Options], Client]
 
+PATIENCE_S = 2.0
+"""Beyond look-up and load: so long a request may be told to ask again, whatever the scheduler's half says."""
+
 
 class KvlaneConnector(KVConnectorBase_V1):  # type: ignore[misc]
     """kvlane as vLLM's external KV cache."""
@@ -182,6 +185,7 @@ class KvlaneConnector(KVConnectorBase_V1):  # type: ignore[misc]
 
     @guarded(nothing)
     def on_new_request(self, request: Any) -> None:
+        self._promises.forget(request.request_id)
         if self._scheduler is not None:
             self._scheduler.on_new_request(request)
 
@@ -189,17 +193,16 @@ class KvlaneConnector(KVConnectorBase_V1):  # type: ignore[misc]
     def get_num_new_matched_tokens(self, request: Any, num_computed_tokens: int) -> tuple[int | None, bool]:
         if self._scheduler is None or not self._features.claims:
             return 0, False
+        if not self._promises.allows(request.request_id, getattr(request, "num_preemptions", 0)):
+            return 0, False
         tokens, is_async = self._scheduler.get_num_new_matched_tokens(request, num_computed_tokens)
-        if not tokens:
-            return tokens, False
-        self._promises.offered(request.request_id, num_computed_tokens)
-        return tokens, is_async
+        self._promises.answered(request.request_id, tokens, num_computed_tokens)
+        return tokens, bool(tokens) and is_async
 
     @guarded(nothing)
     def update_state_after_alloc(self, request: Any, blocks: Any, num_external_tokens: int) -> None:
         block_ids: tuple[list[int], ...] = tuple(blocks.get_block_ids())
-        if num_external_tokens > 0:
-            self._promises.accepted(request.request_id, block_ids)
+        self._promises.allocated(request.request_id, num_external_tokens, block_ids)
         if self._scheduler is not None:
             self._scheduler.update_state_after_alloc(request, block_ids, num_external_tokens)
 

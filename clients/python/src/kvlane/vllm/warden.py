@@ -16,43 +16,77 @@ from typing import Any
 from .guard import FAILED_LOAD, Guard, NoWorker, Owed, Transfers, WorkerLike
 from .messages import CopyOrder, Orders, WorkerReport
 
+ASKS_MIN = 20
+"""Times that a request is told to ask again before its patience counts: a step may last seconds."""
 RAISES_MAX = 10
 """Exceptions in a row that a worker's half may raise while nothing is owed."""
 
 
 class Promises:
-    """Of one step."""
+    """What vLLM's scheduler was promised, in books that need nothing of the scheduler's half."""
 
-    def __init__(self, guard: Guard, block_tokens: int) -> None:
+    def __init__(
+        self, guard: Guard, block_tokens: int, patience_s: float = 10.0, now_s: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`patience_s`: how long one request may be told to ask again; more than look-up and load take together."""
         self._guard = guard
         self._block_tokens = block_tokens
+        self._patience_s = patience_s
+        self._now_s = now_s
         self._local_tokens: dict[str, int] = {}
+        self._waiting: dict[str, tuple[float, int]] = {}  # since when, how often
+        self._granted: dict[str, int] = {}
+        """Request → hits that vLLM made room for."""
         self._accepted: dict[str, tuple[tuple[int, ...], ...]] = {}
+        """Of this step."""
 
-    def offered(self, request: str, local_tokens: int) -> None:
-        """A hit was claimed, on top of what vLLM has itself."""
-        self._local_tokens[request] = local_tokens
+    def allows(self, request: str, preemptions: int) -> bool:
+        """False: nothing more is promised. One that was granted a hit and asks again without having been preempted lost
+        it; and one that waits too long waits for a mistake of ours. Both would go on for ever."""
+        if self._granted.get(request, 0) > preemptions:
+            return False
+        since_s, times = self._waiting.get(request, (self._now_s(), 0))
+        return times < ASKS_MIN or self._now_s() - since_s < self._patience_s
 
-    def accepted(self, request: str, blocks: Sequence[Sequence[int]]) -> None:
-        """vLLM made room for it. The blocks that it had itself are left out: those may be in use by others. (With several
-        groups the count is not exact; there a failure is not reported by block ids.)"""
+    def answered(self, request: str, tokens: int | None, local_tokens: int) -> None:
+        """`local_tokens`: what vLLM has itself, below a hit."""
+        if tokens is None:
+            since_s, times = self._waiting.get(request, (self._now_s(), 0))
+            self._waiting[request] = (since_s, times + 1)
+        elif tokens:
+            self._local_tokens[request] = local_tokens
+
+    def allocated(self, request: str, external_tokens: int, blocks: Sequence[Sequence[int]]) -> None:
+        """vLLM made room, with the hit or without. The blocks that it had itself are left out: those may be in use by
+        others. (With several groups the count is not exact; there a failure is not reported by block ids.)"""
+        self._waiting.pop(request, None)
         skip = self._local_tokens.pop(request, 0) // self._block_tokens
-        self._accepted[request] = tuple(tuple(group[skip:]) for group in blocks)
+        if external_tokens > 0:
+            self._granted[request] = self._granted.get(request, 0) + 1
+            self._accepted[request] = tuple(tuple(group[skip:]) for group in blocks)
 
     def forget(self, request: str) -> None:
-        self._local_tokens.pop(request, None)
+        for book in (self._local_tokens, self._waiting, self._granted):
+            book.pop(request, None)
 
     def complete(self, orders: Orders) -> None:
-        """A claim that this step has no order for would wait for ever: it is ordered to fail."""
-        if not self._accepted:
-            return
+        """A hit that was accepted leaves in the same step. One without an order would wait for ever: it is ordered to fail.
+        An order without a hit comes too late, and vLLM would not know what is reported for it: it is dropped."""
         accepted, self._accepted = self._accepted, {}
+        late = [copy.load for copy in orders.copies if copy.request not in accepted]
+        if late:
+            self._trouble("late_order", "an order for a hit came after its step; it is dropped", len(late))
+            orders.copies = [copy for copy in orders.copies if copy.request in accepted]
+            orders.drops.extend(late)
         ordered = {copy.request for copy in orders.copies}
         for request, blocks in accepted.items():
             if request not in ordered:
-                self._guard.tally.count("hook_errors", hook="lost_claim")
-                self._guard.say("lost_claim", "kvlane: the order for a claimed hit was lost; it is computed instead")
+                self._trouble("lost_claim", "the order for a claimed hit was lost; it is computed instead", 1)
                 orders.copies.append(CopyOrder(FAILED_LOAD, request, 0, 0, blocks))
+
+    def _trouble(self, what: str, sentence: str, times: int) -> None:
+        self._guard.tally.count("hook_errors", times, hook=what)
+        self._guard.say(what, "kvlane: " + sentence)
 
 
 class Warden:
