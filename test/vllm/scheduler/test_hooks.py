@@ -12,7 +12,7 @@ from stories import MODES, compute, counted, exact, make, warm
 
 SCHEDULER = (
     "on_new_request", "get_num_new_matched_tokens", "update_state_after_alloc", "build_orders", "on_report", "request_finished",
-    "take_stats", "has_pending_work",
+    "take_stats",
 )  # fmt: skip
 WORKER = ("bind", "start_loads", "save", "poll", "report", "take_stats")
 
