@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fakes import BLOCK, CHUNK, Engine, MakeEngine, Request, SlidingWindowSpec, keys, running, step
+from support import eventually
 
 from kvlane.vllm.messages import Orders
 from kvlane.vllm.store_plan import CHUNKS_PER_STEP_MAX
@@ -272,6 +273,7 @@ def test_a_reset_that_is_not_answered_is_tried_again_and_nothing_is_served_meanw
     engine.store.silent.add("namespace")
     assert engine.side.reset_cache() is False
     assert not engine.namespace
+    eventually(lambda: engine.store.count("namespace") == 2, "the question arrives")
     engine.store.silent.clear()
     engine.fake.say({"id": engine.store.asked[-1]["id"], "ok": False, "error": {"code": "IO_ERROR", "message": "no"}})
     engine.settle()
