@@ -20,9 +20,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from configs import Setup, for_rank, kv_cache_config, vllm_config
-from inspect_connector import clients_of, slots_taken
-from model import RankModel, WrongKV
 from vllm.distributed.kv_transfer.kv_connector.factory import KVConnectorFactory
 from vllm.distributed.kv_transfer.kv_connector.utils import KVOutputAggregator, copy_kv_blocks
 from vllm.distributed.kv_transfer.kv_connector.v1 import KVConnectorRole
@@ -34,6 +31,10 @@ from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.outputs import KVConnectorOutput, ModelRunnerOutput
 from vllm.v1.request import Request, RequestStatus
 from vllm.v1.structured_output import StructuredOutputManager
+
+from configs import Setup, for_rank, kv_cache_config, vllm_config
+from inspect_connector import clients_of, slots_taken, stats_total
+from model import RankModel, WrongKV
 
 LIMIT_S = 20.0
 """Of everything that is waited for: many times what it takes on a busy machine."""
@@ -121,6 +122,8 @@ class Engine:
         self.stats: list[dict[str, Any]] = []
         self.before_update: Callable[[], None] = lambda: None
         """Between a step's execution and its result: where EngineCore takes up aborts."""
+        self.errors_expected = False
+        """The connector's hooks catch what is raised inside; here that is a failure all the same, unless a test breaks them."""
         self._hashed: dict[bytes, list[int]] = {}
         self._listen()
 
@@ -146,7 +149,9 @@ class Engine:
 
     # --- requests --------------------------------------------------------------------------------------------------
 
-    def add(self, name: str, prompt: Sequence[int], max_tokens: int = 3, *, skip_cache: bool = False, **fields: Any) -> Request:
+    def add(
+        self, name: str, prompt: Sequence[int], max_tokens: int = 3, *, skip_cache: bool = False, **fields: Any
+    ) -> Request:
         sampling = SamplingParams(temperature=0, max_tokens=max_tokens, ignore_eos=True, detokenize=False)
         sampling.skip_reading_prefix_cache = skip_cache
         request = Request(name, list(prompt), sampling, None, block_hasher=self.hasher, **fields)
@@ -211,14 +216,18 @@ class Engine:
         """Steps until it is so."""
         end = time.monotonic() + limit_s
         while not condition():
-            assert time.monotonic() < end, f"not within {limit_s} s, {self.steps} steps: {what or condition}; {self.status()}"
+            assert time.monotonic() < end, (
+                f"not within {limit_s} s, {self.steps} steps: {what or condition}; {self.status()}"
+            )
             self.step()
 
     def finish(self, *names: str, limit_s: float = LIMIT_S) -> None:
         self.run_until(lambda: all(name in self.reason for name in names), limit_s, f"the end of {names}")
 
     def status(self) -> str:
-        return ", ".join(f"{name}: {request.status.name} {self.answers.get(name, [])[-3:]}" for name, request in self.requests.items())
+        return ", ".join(
+            f"{name}: {request.status.name} {self.answers.get(name, [])[-3:]}" for name, request in self.requests.items()
+        )
 
     def forget_local(self) -> None:
         """Empties vLLM's own prefix cache, so that only what is stored can be hit."""
@@ -257,9 +266,14 @@ class Engine:
         assert manager.block_pool.get_num_free_blocks() == self.setup.blocks - 1  # one is vLLM's null block
         assert not any(each.req_to_blocks for each in manager.coordinator.single_type_managers)
         self.remember_blocks()
+        assert self.errors_expected or not stats_total(self.stats, "hook_errors"), "a hook raised"
 
     def clients(self) -> list[Any]:
-        return [client for each in (self.connector, *(worker.connector for worker in self.workers)) for client in clients_of(each)]
+        return [
+            client
+            for each in (self.connector, *(worker.connector for worker in self.workers))
+            for client in clients_of(each)
+        ]
 
     def shutdown(self) -> None:
         for close in (*(worker.connector.shutdown for worker in self.workers), self.scheduler.shutdown):

@@ -24,7 +24,9 @@ def _inside(thing: object, depth: int, seen: set[int]) -> Iterator[Client]:
             yield from _inside(value, depth + 1, seen)
     elif type(thing).__module__.startswith("kvlane.vllm"):
         names = [name for kind in type(thing).__mro__ for name in getattr(kind, "__slots__", ())]
-        for value in [*vars(thing).values()] if hasattr(thing, "__dict__") else [getattr(thing, name, None) for name in names]:
+        for value in (
+            [*vars(thing).values()] if hasattr(thing, "__dict__") else [getattr(thing, name, None) for name in names]
+        ):
             yield from _inside(value, depth + 1, seen)
 
 

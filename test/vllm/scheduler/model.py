@@ -104,7 +104,9 @@ class RankModel:
     def _check(self, request: str, known: Known, chained: np.ndarray) -> None:
         claimed, size = len(chained), self.block_size
         blocks = known.blocks[: -(-claimed // size)]
-        assert len(blocks) * size >= claimed, f"{request}: {claimed} tokens are claimed, but only {len(blocks)} blocks are held"
+        assert len(blocks) * size >= claimed, (
+            f"{request}: {claimed} tokens are claimed, but only {len(blocks)} blocks are held"
+        )
         self.checked_tokens += claimed
         for layer, tensor in enumerate(self.kv.values()):
             held = self.read(tensor, blocks)[:claimed]

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from harness import Engine, Setup
 from inspect_connector import namespace, slots_taken, stats_total
 from model import expected
@@ -15,6 +17,9 @@ CHUNK = 32
 """Tokens; see Setup.extra_config."""
 
 MODES = ("staged", "async")
+both_modes = pytest.mark.parametrize("mode", MODES)
+pairs = pytest.mark.parametrize(("scheduling", "mode"), [("sync", "async"), ("async", "staged")])
+"""Where all four would show no more: each of the two once."""
 
 
 def make(root: str, **fields: Any) -> Setup:

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from harness import Engine
 from prompts import prompt
-from stories import CHUNK, MODES, claims, compute, counted, exact, files, make, ready, warm, written
+from stories import CHUNK, both_modes, claims, compute, counted, exact, files, make, pairs, ready, warm, written
 
-both_modes = pytest.mark.parametrize("mode", MODES)
 ASKED_MAX = 2000
 """Times the scheduler may ask for one request's hit: it asks about once a millisecond while a load lasts."""
 
@@ -41,7 +41,7 @@ def stored(engine: Engine, chunk: int) -> Path:
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-@both_modes
+@pairs
 def test_before_a_damaged_chunk_all_is_used_and_the_rest_is_computed(
     root: str, scheduling: str, mode: str, damage: Callable[[Path], None]
 ) -> None:
@@ -111,7 +111,7 @@ def test_without_reports_from_the_workers_hits_are_loaded_in_the_mode_async(
 
 
 @pytest.mark.parametrize("backend", ["failed_recving", "block_ids"])
-@both_modes
+@pairs
 def test_a_store_in_which_everything_is_damaged_ends_in_a_bounded_number_of_questions(
     root: str, scheduling: str, mode: str, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

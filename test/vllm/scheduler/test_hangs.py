@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import stall
+
 from harness import Engine
 from inspect_connector import worker_half
 from prompts import prompt, sharing
-from stories import MODES, claims, compute, counted, exact, files, make, ready, warm
+from stories import both_modes, claims, compute, counted, exact, files, make, pairs, ready, warm
 
-both_modes = pytest.mark.parametrize("mode", MODES)
 TIMEOUT_MS = 200
 SOON_S = 4.0
 """Deadline, computation, and a noisy machine."""
@@ -93,7 +93,7 @@ def test_an_engine_that_starts_on_a_hung_mount_serves_without_it_and_uses_it_aft
         hit_again(engine, prompt(1, 100))
 
 
-@both_modes
+@pairs
 def test_requests_late_in_a_hang_cost_nothing_and_after_it_they_are_hits_again(
     lab: stall.Lab, names: tuple[str, Path], scheduling: str, mode: str
 ) -> None:
@@ -112,9 +112,8 @@ def test_requests_late_in_a_hang_cost_nothing_and_after_it_they_are_hits_again(
 
 
 @both_modes
-@pytest.mark.parametrize("kill", ["abort", "finish all"])
 def test_a_request_that_is_aborted_while_its_load_hangs_leaves_nothing(
-    lab: stall.Lab, names: tuple[str, Path], scheduling: str, mode: str, kill: str
+    lab: stall.Lab, names: tuple[str, Path], scheduling: str, mode: str
 ) -> None:
     root, back = names
     with Engine(make(root, scheduling=scheduling, load_mode=mode, timeout_ms=TIMEOUT_MS)) as engine:
@@ -129,7 +128,7 @@ def test_a_request_that_is_aborted_while_its_load_hangs_leaves_nothing(
         lab.resume()
 
 
-@both_modes
+@pairs
 def test_the_same_request_id_comes_back_while_its_former_load_still_hangs(
     lab: stall.Lab, names: tuple[str, Path], scheduling: str, mode: str
 ) -> None:
@@ -148,7 +147,7 @@ def test_the_same_request_id_comes_back_while_its_former_load_still_hangs(
         exact(engine, "again")
 
 
-@both_modes
+@pairs
 def test_a_step_that_lasts_longer_than_the_deadline_loses_nothing_but_time(
     lab: stall.Lab, names: tuple[str, Path], scheduling: str, mode: str
 ) -> None:
@@ -168,7 +167,7 @@ def test_a_step_that_lasts_longer_than_the_deadline_loses_nothing_but_time(
 
 
 def test_stores_that_hang_delay_nobody_and_hold_no_blocks(lab: stall.Lab, names: tuple[str, Path], scheduling: str) -> None:
-    root, back = names
+    root, _ = names
     with Engine(make(root, scheduling=scheduling, store_timeout_ms=300, blocks=40)) as engine:
         ready(engine)
         lab.hang("write,mkdir,rename")
@@ -179,7 +178,7 @@ def test_stores_that_hang_delay_nobody_and_hold_no_blocks(lab: stall.Lab, names:
         lab.resume()
 
 
-@both_modes
+@pairs
 def test_under_the_default_policy_every_request_in_a_hang_ends_well(
     lab: stall.Lab, names: tuple[str, Path], scheduling: str, mode: str
 ) -> None:

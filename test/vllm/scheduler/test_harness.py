@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from harness import Engine, Setup, WrongKV
 from model import expected
 from prompts import prompt, sharing

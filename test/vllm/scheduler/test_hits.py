@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import pytest
+
 from harness import Engine
 from prompts import prompt, sharing
-from stories import CHUNK, MODES, claims, compute, counted, exact, files, make, ready, warm, written
-
-both_modes = pytest.mark.parametrize("mode", MODES)
+from stories import CHUNK, both_modes, claims, compute, counted, exact, files, make, pairs, ready, warm, written
 
 
 @both_modes
@@ -23,7 +22,7 @@ def test_a_miss_is_computed_and_stored_and_then_it_is_a_hit(root: str, schedulin
         assert counted(engine, "hit_tokens") == 96
 
 
-@both_modes
+@pairs
 def test_a_prefix_that_is_stored_in_part_is_loaded_in_part(root: str, scheduling: str, mode: str) -> None:
     with Engine(make(root, scheduling=scheduling, load_mode=mode)) as engine:
         warm(engine, sharing(1, 70, 60, 0))
@@ -32,7 +31,9 @@ def test_a_prefix_that_is_stored_in_part_is_loaded_in_part(root: str, scheduling
 
 
 @both_modes
-def test_local_and_stored_blocks_are_used_together_also_in_the_middle_of_a_chunk(root: str, scheduling: str, mode: str) -> None:
+def test_local_and_stored_blocks_are_used_together_also_in_the_middle_of_a_chunk(
+    root: str, scheduling: str, mode: str
+) -> None:
     with Engine(make(root, scheduling=scheduling, load_mode=mode, chunk_tokens=64)) as engine:
         whole = prompt(1, 200)
         warm(engine, whole, chunk=64)
@@ -52,7 +53,7 @@ def test_a_chunk_may_have_any_number_of_blocks(root: str, mode: str, chunk: int)
         assert engine.claimed("hit") == 270 // chunk * chunk
 
 
-@both_modes
+@pairs
 def test_a_prompt_that_is_stored_whole_is_answered_right(root: str, scheduling: str, mode: str) -> None:
     with Engine(make(root, scheduling=scheduling, load_mode=mode)) as engine:
         warm(engine, prompt(1, 3 * CHUNK))
@@ -60,7 +61,7 @@ def test_a_prompt_that_is_stored_whole_is_answered_right(root: str, scheduling: 
         assert engine.claimed("hit") in (2 * CHUNK, 3 * CHUNK)
 
 
-@both_modes
+@pairs
 def test_what_was_generated_is_stored_too(root: str, scheduling: str, mode: str) -> None:
     with Engine(make(root, scheduling=scheduling, load_mode=mode)) as engine:
         ready(engine)
@@ -72,7 +73,7 @@ def test_what_was_generated_is_stored_too(root: str, scheduling: str, mode: str)
         claims(engine, "second", 96)
 
 
-@both_modes
+@pairs
 def test_a_prefill_in_pieces_is_stored_and_loaded_whole(root: str, scheduling: str, mode: str) -> None:
     with Engine(make(root, scheduling=scheduling, load_mode=mode, batched_tokens=48)) as engine:
         warm(engine, prompt(1, 400))
@@ -80,7 +81,7 @@ def test_a_prefill_in_pieces_is_stored_and_loaded_whole(root: str, scheduling: s
         claims(engine, "hit", 384)
 
 
-@both_modes
+@pairs
 def test_a_restarted_engine_finds_what_the_former_one_stored(root: str, scheduling: str, mode: str) -> None:
     with Engine(make(root, scheduling=scheduling, load_mode=mode)) as engine:
         warm(engine, prompt(1, 100))
@@ -100,7 +101,7 @@ def test_another_block_size_or_layer_count_never_meets_these_blocks(root: str) -
             claims(engine, "stranger", 0)
 
 
-@both_modes
+@pairs
 def test_many_requests_that_share_a_prefix_all_use_it(root: str, scheduling: str, mode: str) -> None:
     with Engine(make(root, scheduling=scheduling, load_mode=mode, blocks=256)) as engine:
         warm(engine, sharing(1, 128, 10, 0))
@@ -112,7 +113,7 @@ def test_many_requests_that_share_a_prefix_all_use_it(root: str, scheduling: str
         claims(engine, "r0", 128)
 
 
-@both_modes
+@pairs
 def test_a_request_id_may_be_used_again(root: str, scheduling: str, mode: str) -> None:
     with Engine(make(root, scheduling=scheduling, load_mode=mode)) as engine:
         warm(engine, prompt(1, 100), prompt(2, 100))
@@ -121,10 +122,9 @@ def test_a_request_id_may_be_used_again(root: str, scheduling: str, mode: str) -
             engine.forget_local()
 
 
-@pytest.mark.parametrize("start_load", ["before", "after"])
-@both_modes
-def test_loads_may_be_started_before_or_after_the_forward(root: str, scheduling: str, mode: str, start_load: str) -> None:
-    with Engine(make(root, scheduling=scheduling, load_mode=mode, start_load=start_load)) as engine:
+@pairs
+def test_loads_may_be_started_before_the_forward_too(root: str, scheduling: str, mode: str) -> None:
+    with Engine(make(root, scheduling=scheduling, load_mode=mode, start_load="before")) as engine:
         warm(engine, prompt(1, 200))
         engine.add("running", prompt(3, 40), 40)
         engine.add("hit", prompt(1, 200))

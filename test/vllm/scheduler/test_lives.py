@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import pytest
+
 from harness import Engine
 from model import expected
 from prompts import prompt, sharing
-from stories import MODES, claims, compute, exact, files, make, ready, recording, warm, written
-
-both_modes = pytest.mark.parametrize("mode", MODES)
+from stories import both_modes, claims, compute, exact, files, make, pairs, ready, recording, warm, written
 
 
 def test_an_abort_before_the_look_up_is_answered_leaves_nothing(root: str, scheduling: str) -> None:
@@ -42,7 +41,7 @@ def test_an_abort_at_any_step_leaves_nothing(root: str, scheduling: str, mode: s
             engine.forget_local()
 
 
-@both_modes
+@pairs
 @pytest.mark.parametrize("place", ["while it is copied", "between copy and result"])
 def test_an_abort_while_a_load_is_copied_gets_its_one_report(root: str, scheduling: str, mode: str, place: str) -> None:
     with Engine(make(root, scheduling=scheduling, load_mode=mode)) as engine:
@@ -76,7 +75,7 @@ def test_preempted_requests_resume_and_answer_the_same(root: str, scheduling: st
         exact(engine)
 
 
-@both_modes
+@pairs
 def test_a_preempted_request_is_a_hit_of_what_it_had_stored_itself(root: str, scheduling: str, mode: str) -> None:
     with Engine(make(root, scheduling=scheduling, load_mode=mode)) as engine:
         ready(engine)
@@ -92,7 +91,7 @@ def test_a_preempted_request_is_a_hit_of_what_it_had_stored_itself(root: str, sc
         assert engine.requests["long"].num_preemptions == 1
 
 
-@both_modes
+@pairs
 def test_a_claim_that_finds_no_free_blocks_is_asked_again_and_served(root: str, scheduling: str, mode: str) -> None:
     with Engine(make(root, scheduling=scheduling, load_mode=mode, blocks=22)) as engine:
         warm(engine, prompt(1, 200))
@@ -105,7 +104,7 @@ def test_a_claim_that_finds_no_free_blocks_is_asked_again_and_served(root: str, 
         assert len([answer for answer in engine.answers["waits"] if answer[0]]) > 1, "allocation was to fail first"
 
 
-@both_modes
+@pairs
 def test_more_loads_than_slots_all_end_right(root: str, scheduling: str, mode: str) -> None:
     prompts = [prompt(seed, 260) for seed in range(10)]
     setup = make(root, scheduling=scheduling, load_mode=mode, arena_mib=1, chunk_tokens=64, blocks=512, timeout_ms=600)
@@ -129,8 +128,10 @@ def test_more_stores_than_slots_are_dropped_and_nothing_waits_for_them(root: str
         assert 0 < len(files(root)) < 12 * 7
 
 
-@both_modes
-def test_after_a_reset_nothing_stored_before_is_hit_and_what_is_stored_after_it_is(root: str, scheduling: str, mode: str) -> None:
+@pairs
+def test_after_a_reset_nothing_stored_before_is_hit_and_what_is_stored_after_it_is(
+    root: str, scheduling: str, mode: str
+) -> None:
     with Engine(make(root, scheduling=scheduling, load_mode=mode)) as engine:
         warm(engine, prompt(1, 100))
         assert engine.scheduler.reset_prefix_cache(reset_connector=True)
@@ -150,7 +151,7 @@ def test_after_a_reset_nothing_stored_before_is_hit_and_what_is_stored_after_it_
     assert len({file.parts[-3] for file in files(root)}) == 2, "two generations"
 
 
-@both_modes
+@pairs
 def test_a_reset_while_a_load_is_on_its_way_never_uses_what_was_stored_before(root: str, scheduling: str, mode: str) -> None:
     with Engine(make(root, scheduling=scheduling, load_mode=mode)) as engine:
         warm(engine, prompt(1, 200))

@@ -8,12 +8,11 @@ import signal
 from pathlib import Path
 
 import pytest
+
 from harness import Engine
 from inspect_connector import only_client, worker_half
 from prompts import prompt
-from stories import CHUNK, MODES, claims, compute, exact, make, of_rank, ready, warm
-
-both_modes = pytest.mark.parametrize("mode", MODES)
+from stories import CHUNK, both_modes, claims, compute, exact, make, of_rank, pairs, ready, warm
 
 
 @both_modes
@@ -25,7 +24,7 @@ def test_what_both_ranks_have_stored_is_a_hit_for_both(root: str, scheduling: st
         claims(engine, "hit", 192)
 
 
-@both_modes
+@pairs
 @pytest.mark.parametrize("rank", [0, 1])
 def test_where_one_rank_lacks_a_chunk_only_what_is_before_it_is_used(
     root: str, scheduling: str, mode: str, rank: int
@@ -69,7 +68,7 @@ def test_where_rank_1_cannot_store_rank_0_does_not_either_and_lets_go(root: str,
         claims(engine, "miss", 0)
 
 
-@both_modes
+@pairs
 def test_one_ranks_sidecar_killed_ends_in_the_same_answer_for_both(root: str, scheduling: str, mode: str) -> None:
     with Engine(make(root, scheduling=scheduling, load_mode=mode, world=2)) as engine:
         warm(engine, prompt(1, 200))
@@ -86,7 +85,7 @@ def test_one_ranks_sidecar_killed_ends_in_the_same_answer_for_both(root: str, sc
             engine.forget_local()
 
 
-@both_modes
+@pairs
 def test_one_rank_whose_files_are_all_damaged_makes_no_wrong_answer(root: str, scheduling: str, mode: str) -> None:
     with Engine(make(root, scheduling=scheduling, load_mode=mode, world=2)) as engine:
         warm(engine, prompt(1, 200))
@@ -122,7 +121,7 @@ def test_another_number_of_ranks_never_meets_these_blocks(root: str) -> None:
         claims(engine, "stranger", 0)
 
 
-@both_modes
+@pairs
 def test_aborts_at_any_step_are_reported_once_by_both(root: str, scheduling: str, mode: str) -> None:
     with Engine(make(root, scheduling=scheduling, load_mode=mode, world=2)) as engine:
         warm(engine, prompt(1, 200))

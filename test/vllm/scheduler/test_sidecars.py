@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 import stall
+
 from harness import Engine
 from inspect_connector import only_client
 from prompts import prompt
-from stories import MODES, claims, compute, exact, make, warm
+from stories import both_modes, claims, compute, exact, make, pairs, warm
 from test_hangs import SOON_S, hit_again, lab, names, shared_lab
 
 __all__ = ["lab", "names", "shared_lab"]
-both_modes = pytest.mark.parametrize("mode", MODES)
 TIMEOUT_MS = 400
 
 
@@ -54,12 +54,12 @@ def test_the_workers_sidecar_killed_in_the_middle_of_a_load(
         hit_again(engine, prompt(1, 200))
 
 
-@both_modes
+@pairs
 def test_a_sidecar_killed_when_a_load_is_staged_costs_nothing_or_a_recompute(root: str, scheduling: str, mode: str) -> None:
     with Engine(make(root, scheduling=scheduling, load_mode=mode)) as engine:
         warm(engine, prompt(1, 200))
-        for steps in range(1, 8):
-            client = only_client(engine.workers[0].connector)
+        client = only_client(engine.workers[0].connector)
+        for steps in (1, 2, 3, 5):
             engine.run_until(lambda: client.state == "up", what="a sidecar")
             engine.add("hit", prompt(1, 200))
             for _ in range(steps):
@@ -86,7 +86,7 @@ def test_the_schedulers_sidecar_killed_costs_hits_and_nothing_else(root: str, sc
         hit_again(engine, prompt(2, 100))
 
 
-@both_modes
+@pairs
 @pytest.mark.parametrize("whose", ["worker", "scheduler", "both"])
 def test_a_sidecar_that_is_stopped_costs_its_deadline(root: str, scheduling: str, mode: str, whose: str) -> None:
     with Engine(make(root, scheduling=scheduling, load_mode=mode, timeout_ms=TIMEOUT_MS)) as engine:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -55,7 +54,10 @@ class MemoryConnector(KVConnectorBase_V1, SupportsHMA):
             self.running[new.req_id] = (self.running[new.req_id][0], list(new.block_ids[0]))
         for request_id, more in zip(cached.req_ids, cached.new_block_ids, strict=True):
             request, ids = self.running[request_id]
-            self.running[request_id] = (request, ([] if request_id in cached.resumed_req_ids else ids) + list((more or [[]])[0]))
+            self.running[request_id] = (
+                request,
+                ([] if request_id in cached.resumed_req_ids else ids) + list((more or [[]])[0]),
+            )
         for request_id, count in scheduler_output.num_scheduled_tokens.items():
             request, ids = self.running[request_id]
             for index in range(min((request.num_computed_tokens + count) // self.block_size, len(request.block_hashes))):
