@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 
 import pytest
 from support import Connect, eventually
@@ -60,8 +60,8 @@ def pin(client: Client, register: Register) -> Iterator[ArenaPin]:
     assert pin.closed.wait(WAIT_S)
 
 
-def ready(pin: ArenaPin, client: Client) -> bool:
-    pin.look(client.life, set())
+def ready(pin: ArenaPin, client: Client, in_use: Set[int] = frozenset()) -> bool:
+    pin.look(client.life, in_use)
     return pin.ready(client.life)
 
 
@@ -97,7 +97,7 @@ def test_after_a_restart_the_new_arena_is_pinned_and_the_old_one_let_go(
     assert client.life == 2
     pin.look(2, {1})
     assert pin.ready(1), "a slot of it is still held, and may be copied from"
-    eventually(lambda: (pin.look(2, {1}), pin.ready(2))[1])
+    eventually(lambda: ready(pin, client, {1}))
     assert register.calls == ["register", "register"]
     held[0].release()
     pin.look(2, set())

@@ -12,15 +12,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
-from .._arena import Slot
-from .._pending import Task
 from ..results import BlocksResult
 from .link import Link
-from .messages import CopyOrder, LoadOrder, Orders, Staged, WorkerReport
+from .messages import CopyOrder, LoadOrder, Orders
+from .outcomes import Outcomes
+from .pieces import Load, Piece
 from .stats import Tally
-from .transfers import ChunkBlocks, Copier, Transfer, bad_blocks
+from .transfers import ChunkBlocks, Copier, bad_blocks
 
 PIECE_CHUNKS_MAX = 32
 """Chunks in one request to the sidecar: few lines for long prefixes, and copying begins before all has landed."""
@@ -28,50 +27,8 @@ LOADS_MAX = 1024
 """Loads at a time; more are answered SATURATED. Each holds slots, of which there are fewer."""
 COPIED_MAX = 4096
 """Loads that were ordered to be copied and are remembered, so that the same order twice is finished once."""
-LOADS_TIMED_MAX = 256
-"""Measurements kept for one report."""
 
 KeyName = Callable[[str], str]
-
-
-@dataclass(eq=False)
-class Piece:
-    """Neighbouring chunks of a load that are one request to the sidecar."""
-
-    load: Load
-    first: int
-    keys: tuple[str, ...]
-    slots: list[Slot] = field(default_factory=list)
-    task: Task[BlocksResult] | None = None
-    landed: int | None = None  # usable from the front; None: not answered yet
-    transfer: Transfer | None = None
-    copied: bool = False
-
-    def release(self, start: int = 0) -> None:
-        for slot in self.slots[start:]:
-            slot.release()
-        del self.slots[start:]
-
-
-@dataclass(eq=False)
-class Load:
-    order: LoadOrder
-    namespace: str
-    began: float
-    deadline: float
-    pieces: list[Piece] = field(default_factory=list)
-    limit: int = 0  # chunks before the first one that is known to be unusable
-    code: str = ""
-    phase: str = ""
-    copy: CopyOrder | None = None
-    bad_order: bool = False
-    blocks: list[tuple[tuple[int, ...], ...]] = field(default_factory=list)  # per chunk, once a copy is ordered
-    staged_at: float | None = None
-    copy_began: float | None = None
-
-    def cut(self, at: int, code: str, phase: str) -> None:
-        if at < self.limit:
-            self.limit, self.code, self.phase = at, code, phase
 
 
 class Staging:
@@ -81,14 +38,14 @@ class Staging:
     ) -> None:  # fmt: skip
         """`window`: slots that loads may always have. `failures`: features.failure_backend. `key_name`: hash → key hex."""
         self._link, self._copier, self._tally = link, copier, tally
-        self._rank, self._failures, self._now, self._key_name = rank, failures, now, key_name
+        self._failures, self._now, self._key_name = failures, now, key_name
         self._window = max(1, min(PIECE_CHUNKS_MAX, window))
         self._loads: dict[int, Load] = {}
         self._ordered: OrderedDict[int, str] = OrderedDict()
-        self._report = WorkerReport()
-        self._finished: set[str] = set()
-        self._failed: set[str] = set()
-        self._invalid: set[int] = set()
+        self.outcomes = Outcomes(
+            tally, rank=rank, failures=failures, chunk_bytes=copier.chunk_bytes, now=now,
+            blocks_per_chunk=copier.blocks_per_chunk,
+        )  # fmt: skip
 
     # --- orders ----------------------------------------------------------------------------------------------------
 
@@ -262,26 +219,9 @@ class Staging:
         if load.staged_at is not None or any(p.first < load.limit and p.landed is None for p in load.pieces):
             return
         load.staged_at = self._now()
-        self._report.staged[load.order.load] = {self._rank: Staged(load.limit, load.code, load.phase)}
-        self._landed(load)
+        self.outcomes.staged(load)
         if load.limit == 0:
             self._forget(load)
-
-    def _landed(self, load: Load) -> None:
-        seconds, length = self._now() - load.began, load.limit * self._copier.chunk_bytes
-        if load.code == "DEADLINE_EXCEEDED":
-            self._tally.count("load_timeouts", phase=load.phase or "answer")
-        elif load.code == "MOUNT_SUSPENDED":
-            self._tally.count("refused", op="load")
-        elif load.code:
-            self._tally.count("load_failures", code=load.code)
-        if load.limit > 0:
-            self._tally.count("loaded_chunks", load.limit)
-            self._tally.count("loaded_bytes", length)
-        if not load.code:
-            self._tally.observe("load", seconds)
-            if len(self._report.loads_timed) < LOADS_TIMED_MAX:
-                self._report.loads_timed.append((length, seconds))
 
     def _copy(self, load: Load, copy: CopyOrder) -> None:
         """Starts what has landed, in order; finishes the request when the last copy is over."""
@@ -308,19 +248,7 @@ class Staging:
         self._finish(load, copy, wanted)
 
     def _finish(self, load: Load, copy: CopyOrder, usable: int) -> None:
-        if load.staged_at is None:
-            self._landed(load)
-        elif load.code and usable < copy.chunks:
-            self._tally.count("load_failures", code=load.code)
-        if load.copy_began is not None:
-            self._tally.observe("copy_in", self._now() - load.copy_began)
-        self._finished.add(copy.request)
-        if usable < copy.chunks or load.bad_order:
-            if self._failures == "failed_recving":
-                self._failed.add(copy.request)
-            elif self._failures == "block_ids" and len(copy.blocks) == 1:
-                start = max(0, usable * self._copier.blocks_per_chunk - copy.skip_blocks)
-                self._invalid.update(block for block in copy.blocks[0][start:] if block > 0)
+        self.outcomes.finished(load, copy, usable)
         self._forget(load)
 
     def _let_go(self, piece: Piece) -> None:
@@ -339,16 +267,6 @@ class Staging:
             del self._loads[load.order.load]
 
     # --- for the worker ----------------------------------------------------------------------------------------------
-
-    def take(self) -> tuple[set[str], set[str], set[int]]:
-        """finished_recving, failed_recving, invalid block ids since the last call."""
-        taken = self._finished, self._failed, self._invalid
-        self._finished, self._failed, self._invalid = set(), set(), set()
-        return taken
-
-    def take_report(self) -> WorkerReport:
-        report, self._report = self._report, WorkerReport()
-        return report
 
     def lives(self) -> set[int]:
         """Sidecar lives whose slots are still held."""

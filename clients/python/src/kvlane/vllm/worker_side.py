@@ -23,7 +23,8 @@ from .features import Features
 from .guard import Transfers
 from .link import ClientFactory, Link
 from .messages import CopyOrder, Orders, Staged, StoreOrder, WorkerFacts, WorkerReport
-from .staging import Piece, Staging
+from .pieces import Piece
+from .staging import Staging
 from .stats import Tally
 from .stores import Stores, Writing
 from .transfers import Copier
@@ -155,8 +156,8 @@ class WorkerSide:
             stores.step()
             copier.look(link.life, staging.lives() | stores.lives())
             link.gauges()
-            taken = Transfers(*staging.take())
-            self._report.merge(staging.take_report()).merge(stores.take_report())
+            taken = Transfers(*staging.outcomes.take())
+            self._report.merge(staging.outcomes.take_report()).merge(stores.take_report())
         for copy in self._unserved:
             taken.finished_recving.add(copy.request)
             if self._features.failure_backend == "failed_recving":
