@@ -2,7 +2,7 @@
 
 first life    empty store: every prompt is computed and stored. Its answers are what all later ones are compared with
 second life   warm store, empty local cache:
-  hits        stored prompts, one at a time: they come from the store
+  hits        stored prompts, one at a time: they come from the store. From here on the stream and the poll run beside everything
   calm        twice: 8 prompts that nobody has, at once, then some one at a time. The no-cache times, and their noise
   hang        the device stops; 8 stored prompts at once; later some more, one at a time
   resume      stored prompts, one after the other, until one is a hit again
@@ -27,6 +27,7 @@ AFTER_RESUME_S = 0.1  # the first request after the resume, and between one answ
 RECOVER_MAX_S = 10.0
 STOP_BOUND_S = 10.0  # twice what is promised: to see how much more
 ANSWER_MAX_S = 120.0
+HANG_MAX_S = 75.0
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,9 @@ class Run:
     def start(self, which: str) -> Server:
         self.server = Server(self.model, self.arm.transfer(self.lab.root), self.log)
         self.measured[f"ready_s {which}"] = self.server.wait_ready()
-        say(f"{self.arm.name}: {which} life serves after {self.measured[f'ready_s {which}']:.0f} s")
+        self.measured[f"ready_cpu_s {which}"] = self.server.cpu_s()
+        say(f"{self.arm.name}: {which} life serves after {self.measured[f'ready_s {which}']:.0f} s, "
+            f"{self.measured[f'ready_cpu_s {which}']:.0f} s of CPU")
         return self.server
 
     def run(self) -> dict:
@@ -124,13 +127,14 @@ class Run:
     async def second_life(self, server: Server) -> None:
         async with Client(server.url) as client:
             await client.complete("wake up", ANSWER_MAX_S, prompt("wake up again", 300))
-            self.note("hits", [await client.complete(n, ANSWER_MAX_S) for n in self.stored["hit"]])
-            await self.numbers("after the hits")
             background = Background(client)
             background.start()
             await asyncio.sleep(1)
             try:
+                self.note("hits", [await client.complete(n, ANSWER_MAX_S) for n in self.stored["hit"]])
+                await self.numbers("after the hits")
                 self.measured["calm"] = [await self.calm(client, background, i) for i in range(2)]
+                self.measured["hang_s"] = self.hang_s = self.long_enough()
                 await self.hang(client, background)
                 await self.last(client, background)
             finally:
@@ -145,13 +149,20 @@ class Run:
         return {"burst": [a.seconds for a in burst], "singles": [a.seconds for a in singles],
                 "not_hits": not any(a.hit for a in burst + singles), **self.beside(background, begun, ended)}
 
+    def long_enough(self) -> float:
+        """As planned, but on a slow machine so long that everything sent in the hang can be answered in it."""
+        calm = self.measured["calm"]
+        burst = max(s for phase in calm for s in phase["burst"])
+        single = max(s for phase in calm for s in phase["singles"])
+        return min(max(self.plan.hang_s, 1.2 * burst + 2 + self.plan.later * 1.2 * single + 2), HANG_MAX_S)
+
     async def hang(self, client: Client, background: Background) -> None:
         self.lab.hang()
         begun = time.monotonic()
         probe = Probe(self.lab)
         state = asyncio.create_task(asyncio.to_thread(probe.wait_stuck))
-        end = begun + self.plan.hang_s
-        burst = asyncio.create_task(client.burst(self.stored["burst"], self.plan.hang_s + ANSWER_MAX_S))
+        end = begun + self.hang_s
+        burst = asyncio.create_task(client.burst(self.stored["burst"], self.hang_s + ANSWER_MAX_S))
         await asyncio.sleep(1.5)
         held_early = self.lab.held()
         later = await self.later(client, burst, begun, end)
@@ -174,13 +185,13 @@ class Run:
 
     async def later(self, client: Client, burst: asyncio.Task, begun: float, end: float) -> list[asyncio.Task]:
         """One at a time, after the burst if that ends in the hang. One that hangs does not keep the next one from being sent."""
-        first = begun + 0.5 * self.plan.hang_s
+        first = begun + 0.6 * self.hang_s
         await asyncio.wait([burst], timeout=first - time.monotonic())
         every = (end - 1 - time.monotonic()) / self.plan.later
         sent: list[asyncio.Task] = []
         for name in self.stored["later"]:
             due = time.monotonic() + every
-            sent.append(asyncio.create_task(client.complete(name, self.plan.hang_s + ANSWER_MAX_S)))
+            sent.append(asyncio.create_task(client.complete(name, self.hang_s + ANSWER_MAX_S)))
             await asyncio.wait(sent[-1:], timeout=every)
             await asyncio.sleep(max(0.0, due - time.monotonic()))
         return sent

@@ -1,6 +1,9 @@
-"""What must be true of an arm, as (name, what was measured, bound, true or not). The bounds in seconds are promises; noise is measured.
+"""What must be true of an arm, as (name, what was measured, bound, true or not).
 
-Noise comes from the two calm phases of the same server life, which compute the same amount beside the same stream as the hang does:
+The promises are absolute. On a machine so busy that they are broken without any hang, they could only fail or prove nothing; there the
+same run's calm phases are the yardstick instead, and the bound says so ("here"). Everything that is "no worse than without a hang" is
+compared with two calm phases of the same server life, which compute the same amount beside the same stream as the hang does:
+  8 at once         how much the i-th of eight differs between the two phases
   one at a time     largest minus smallest of all calm requests, at least 10 % of their median (few samples underestimate a spread)
   the stream's gap  difference of the two phases' largest gaps, at least half of the larger: the largest of thousands has a long tail
 """
@@ -22,10 +25,30 @@ class Check(NamedTuple):
     passed: bool
 
 
+class Bound:
+    """A promise, or what replaces it where this machine breaks it without a hang."""
+
+    def __init__(self, promise_s: float, here_s: float) -> None:
+        self.promise_s, self.s = promise_s, max(promise_s, here_s)
+
+    def __str__(self) -> str:
+        text = f"{self.promise_s:.2f} s"
+        return text if self.s == self.promise_s else f"{text}; here {self.s:.2f} s"
+
+
+def endless(seconds: float | None) -> float:
+    return float("inf") if seconds is None else seconds
+
+
 def own_no_cache_s(m: dict) -> list[float]:
     """Of the i-th of eight at once: the mean of the i-th in the calm phases."""
     first, second = (phase["burst"] for phase in m["calm"])
     return [(a + b) / 2 for a, b in zip(first, second)]
+
+
+def burst_noise_s(m: dict) -> float:
+    first, second = (phase["burst"] for phase in m["calm"])
+    return max(abs(a - b) for a, b in zip(first, second))
 
 
 def single_no_cache(m: dict) -> tuple[list[float], float]:
@@ -41,55 +64,64 @@ def gap_bound_s(m: dict) -> float:
 
 def late_s(m: dict) -> list[float]:
     """How much later than its no-cache time each of the eight was answered; endless where it was not."""
-    return [(a["seconds"] if a["seconds"] is not None else float("inf")) - own for a, own in zip(m["burst"], own_no_cache_s(m))]
+    return [endless(a["seconds"]) - own for a, own in zip(m["burst"], own_no_cache_s(m))]
 
 
 def controls(m: dict) -> list[Check]:
     """Of every arm: the experiment shows what it claims to show."""
     hits, probe, held = m["hits"], m["probe"], m["held"]
+    fresh = all(phase["not_hits"] for phase in m["calm"])
     return [
         Check("without a hang, stored prompts are hits", f"{sum(h['hit'] for h in hits)} of {len(hits)}", "all",
               all(h["hit"] and h["exact"] for h in hits)),
         Check("another prefix gives other tokens", str(m["prefix_matters"]), "True", m["prefix_matters"]),
-        Check("prompts of the calm phases are no hits", str(all(p["not_hits"] for p in m["calm"])), "True", all(p["not_hits"] for p in m["calm"])),
-        Check("our own reader is stuck, from the start of the hang to its end", f"{probe['state']}, {probe['late']} in {probe['where'] or '?'}",
+        Check("prompts of the calm phases are no hits", str(fresh), "True", fresh),
+        Check("our own reader is stuck, from start to end of the hang", f"{probe['state']}, {probe['late']} in {probe['where'] or '?'}",
               "D, D", probe["state"] == probe["late"] == "D"),
         Check("and returns after the resume", str(probe["returned"]), "True", probe["returned"]),
-        Check("the arm's own reads are held back by the device", f"{held['early']}", "more reads than the probe's", held["early"].get("read", 0) > 1),
+        Check("reads held back by the device", str(held["early"].get("read", 0)), "above 1, our own", held["early"].get("read", 0) > 1),
     ]
 
 
 def promises(m: dict) -> list[Check]:
     late, burst, later = late_s(m), m["burst"], m["later"]
     singles, noise = single_no_cache(m)
-    times = [a["seconds"] if a["seconds"] is not None else float("inf") for a in later]
-    later_bound, each_bound = median(singles) + noise, max(singles) + noise
-    hit, stop = m["recover"]["first_hit"], m["stop"]
+    times = [endless(a["seconds"]) for a in later]
+    hit, stop, errors = m["recover"]["first_hit"], m["stop"], m["hang"]["errors"] + m["recover"]["errors"]
     models = max(m["hang"]["models_s"], m["recover"]["models_s"])
-    again = hit["answered_s"] if hit else float("inf")
+    again = endless(hit["answered_s"] if hit else None)
+    stopped = endless(stop["seconds"])
+
+    late_bound = Bound(BURST_LATE_MAX_S, burst_noise_s(m))
+    models_bound = Bound(MODELS_MAX_S, 0.0 if (calm := max(p["models_s"] for p in m["calm"])) < MODELS_MAX_S else 1.5 * calm)
+    # A request at work in the very moment of the resume, and then the hit.
+    again_bound = Bound(HIT_AGAIN_MAX_S, 0.0 if (one := max(h["seconds"] for h in m["hits"])) < HIT_AGAIN_MAX_S / 2 else 0.5 + 2 * one)
+    stop_bound = Bound(STOP_MAX_S, 1.5 * (m["stop_calm_s"] or 0.0))
+    gap_bound, median_bound, each_bound = gap_bound_s(m), median(singles) + noise, max(singles) + noise
     return [
         Check("8 at once in the hang: 200 OK", f"{sum(a['status'] == 200 for a in burst)} of 8", "8", all(a["status"] == 200 for a in burst)),
-        Check("  later than their own no-cache time by", f"{max(late):+.2f} s at most", f"{BURST_LATE_MAX_S:.2f} s", max(late) <= BURST_LATE_MAX_S),
+        Check("  all of them before the resume", str(m["answered_in_the_hang"]), "True", m["answered_in_the_hang"]),
+        Check("  later than their own no-cache time by", f"{max(late):+.2f} s at most", str(late_bound), max(late) <= late_bound.s),
         Check("  token-exact", f"{sum(a['exact'] for a in burst)} of 8", "8", all(a["exact"] for a in burst)),
-        Check("the stream's largest gap", f"{m['hang']['gap_s'] * 1e3:.0f} ms", f"{gap_bound_s(m) * 1e3:.0f} ms (calm + noise)",
-              m["hang"]["gap_s"] <= gap_bound_s(m) and m["hang"]["tokens"] > 0),
-        Check("/v1/models, slowest", f"{models * 1e3:.0f} ms", f"{MODELS_MAX_S * 1e3:.0f} ms", models <= MODELS_MAX_S),
-        Check("nothing else failed meanwhile", str(m["hang"]["errors"] + m["recover"]["errors"]), "[]", not m["hang"]["errors"] + m["recover"]["errors"]),
-        Check("later in the hang, median", f"{median(times):.2f} s", f"{later_bound:.2f} s (no-cache + noise)", median(times) <= later_bound),
+        Check("the stream's largest gap", f"{m['hang']['gap_s'] * 1e3:.0f} ms", f"{gap_bound * 1e3:.0f} ms (calm + noise)",
+              m["hang"]["gap_s"] <= gap_bound and m["hang"]["tokens"] > 0),
+        Check("/v1/models, slowest", f"{models:.3f} s", str(models_bound), models <= models_bound.s),
+        Check("nothing else failed meanwhile", str(errors), "[]", not errors),
+        Check("later in the hang, median", f"{median(times):.2f} s", f"{median_bound:.2f} s (no-cache + noise)", median(times) <= median_bound),
         Check("  slowest", f"{max(times):.2f} s", f"{each_bound:.2f} s (slowest no-cache + noise)", max(times) <= each_bound),
         Check("  200 OK and token-exact", f"{sum(a['exact'] for a in later)} of {len(later)}", "all", all(a["exact"] for a in later)),
-        Check("after the resume, the first hit is answered after", f"{again:.2f} s", f"{HIT_AGAIN_MAX_S:.2f} s", again <= HIT_AGAIN_MAX_S and hit["exact"]),
-        Check("SIGTERM in a hang, gone after", "still there" if stop["seconds"] is None else f"{stop['seconds']:.2f} s", f"{STOP_MAX_S:.2f} s",
-              stop["seconds"] is not None and stop["seconds"] <= STOP_MAX_S and bool(stop["held"])),
+        Check("after the resume, the first hit is answered after", f"{again:.2f} s", str(again_bound), again <= again_bound.s and hit["exact"]),
+        Check("SIGTERM in a hang, gone after", f"{stopped:.2f} s", str(stop_bound), stopped <= stop_bound.s and bool(stop["held"])),
+        Check("nothing is left of it after the resume", str(stop["left_after_resume"]), "[]", not stop["left_after_resume"]),
     ]
 
 
 def difference(m: dict) -> list[Check]:
     """Of the plain arm: it does hang. Were it not so, the other arms would have been shown nothing."""
-    burst = [a["seconds"] or float("inf") for a in m["burst"]]
+    burst = [endless(a["seconds"]) for a in m["burst"]]
     return [
         Check("8 at once in the hang: answered only after the resume", f"{min(burst):.1f} to {max(burst):.1f} s", f"above {m['hang_s']:.0f} s",
-              min(burst) >= m["hang_s"] - 0.5),
+              not m["answered_in_the_hang"] and min(burst) >= m["hang_s"] - 1),
         Check("a stored prompt is a hit again after the resume", str(bool(m["recover"]["first_hit"])), "True", bool(m["recover"]["first_hit"])),
     ]
 

@@ -15,7 +15,7 @@ import traceback
 from pathlib import Path
 
 import lab
-from arm import FULL, SHORT, Arm, Run
+from arm import FULL, HANG_MAX_S, SHORT, Arm, Run
 from criteria import checks
 from model import write_model
 from table import print_checks, print_table
@@ -39,7 +39,7 @@ def one_arm(arm: Arm, short: bool, model: Path, directory: Path) -> dict:
     print(f"\n──── {arm.name}, a hang of {plan.hang_s:.0f} s (log: {log}) ────", flush=True)
     begun = time.monotonic()
     run = None
-    here = lab.Lab(size_mib=LAB_MIB, max_hang_s=plan.hang_s + MAX_HANG_EXTRA_S)
+    here = lab.Lab(size_mib=LAB_MIB, max_hang_s=HANG_MAX_S + MAX_HANG_EXTRA_S)
     try:
         run = Run(arm, plan, model, here, log)
         measured = run.run()
@@ -71,7 +71,7 @@ def main() -> int:
     directory = o.keep or Path(tempfile.mkdtemp(prefix="kvlane-experiment-"))
     directory.mkdir(parents=True, exist_ok=True)
     try:
-        os.nice(-10)  # who measures must not wait for the core that he measures; servers are niced back
+        os.nice(-10)  # who measures must not wait for what is measured; servers get the usual priority
     except OSError:
         pass
     model = directory / "model"

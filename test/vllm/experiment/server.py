@@ -68,6 +68,11 @@ class Server:
                 time.sleep(0.25)
         raise RuntimeError(f"the server does not serve; the end of {self.log}:\n" + self.tail())
 
+    def cpu_s(self) -> float:
+        """Of all its processes so far."""
+        ticks = os.sysconf("SC_CLK_TCK")
+        return sum(int(p.field(11) or 0) + int(p.field(12) or 0) for p in descendants(self.process.pid)) / ticks
+
     def tail(self, lines: int = 40) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
