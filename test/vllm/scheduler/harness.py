@@ -20,76 +20,24 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from vllm.distributed.kv_transfer.kv_connector.factory import KVConnectorFactory
-from vllm.distributed.kv_transfer.kv_connector.utils import KVOutputAggregator, copy_kv_blocks
-from vllm.distributed.kv_transfer.kv_connector.v1 import KVConnectorRole
+from vllm.distributed.kv_transfer.kv_connector.utils import KVOutputAggregator
 from vllm.sampling_params import SamplingParams
 from vllm.utils.hashing import get_hash_fn_by_name
 from vllm.v1.core.kv_cache_utils import get_block_hash, get_request_block_hasher, init_none_hash
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
-from vllm.v1.outputs import KVConnectorOutput, ModelRunnerOutput
 from vllm.v1.request import Request, RequestStatus
 from vllm.v1.structured_output import StructuredOutputManager
 
-from configs import Setup, for_rank, kv_cache_config, vllm_config
+from configs import Setup, kv_cache_config, vllm_config
 from inspect_connector import clients_of, slots_taken, stats_total
-from model import RankModel, WrongKV
+from model import WrongKV
+from worker import Worker
 
 LIMIT_S = 20.0
 """Of everything that is waited for: many times what it takes on a busy machine."""
 SHUTDOWN_S = 2.0
 """Of one connector object; vLLM gives a worker 5 s."""
-
-
-class Worker:
-    """One rank: the runner's part of a step."""
-
-    def __init__(self, setup: Setup, config: Any, cache: Any, rank: int) -> None:
-        self.rank, self.start_first = rank, setup.start_load == "before"
-        mine = for_rank(config, rank, setup.world)
-        self.connector = KVConnectorFactory.create_connector(mine, KVConnectorRole.WORKER, cache)
-        self.model = RankModel(rank, setup.layers, setup.blocks, setup.block_size)
-        self.connector.register_kv_caches(self.model.kv)
-        self.connector.set_host_xfer_buffer_ops(copy_kv_blocks)
-        self.during_forward: Callable[[], None] = lambda: None
-
-    def execute(self, scheduled: Any) -> ModelRunnerOutput:
-        self.model.update(scheduled)
-        connector, metadata = self.connector, scheduled.kv_connector_metadata
-        connector.handle_preemptions(metadata)
-        connector.bind_connector_metadata(metadata)
-        first = self.start_first or scheduled.has_sync_kv_loads
-        if first:
-            connector.start_load_kv(None)
-        sampled = self.model.forward(scheduled) if scheduled.total_num_scheduled_tokens else {}
-        if sampled:
-            self.during_forward()
-            for layer, tensor in self.model.kv.items():
-                connector.wait_for_layer_load(layer)
-                connector.save_kv_layer(layer, tensor, None)
-        if not first:
-            connector.start_load_kv(None)
-        connector.wait_for_save()
-        done = connector.get_transfer_results(scheduled.finished_req_ids)
-        output = KVConnectorOutput(
-            finished_sending=done.finished_sending or None,
-            finished_recving=done.finished_recving or None,
-            failed_recving=done.failed_recving,
-            invalid_block_ids=connector.get_block_ids_with_load_errors(),
-            kv_connector_stats=connector.get_kv_connector_stats(),
-            kv_cache_events=connector.get_kv_connector_kv_cache_events(),
-            kv_connector_worker_meta=connector.build_connector_worker_meta(),
-        )
-        connector.clear_connector_metadata()
-        if not sampled and output.is_empty():
-            output = None  # as KVConnectorModelRunnerMixin.kv_connector_no_forward
-        return ModelRunnerOutput(
-            req_ids=list(sampled),
-            req_id_to_index={request: index for index, request in enumerate(sampled)},
-            sampled_token_ids=list(sampled.values()),
-            kv_connector_output=pickle.loads(pickle.dumps(output)),
-        )
 
 
 class Engine:
@@ -282,4 +230,4 @@ class Engine:
             assert time.monotonic() - began < SHUTDOWN_S, "a connector's shutdown took too long"
 
 
-__all__ = ["LIMIT_S", "Engine", "Setup", "Worker", "WrongKV"]
+__all__ = ["LIMIT_S", "Engine", "Setup", "WrongKV"]
