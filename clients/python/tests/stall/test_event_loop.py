@@ -31,8 +31,8 @@ CHILD_S = 90.0
 
 
 @contextmanager
-def child(asked: dict[str, Any], stderr: Path | None) -> Iterator[subprocess.Popen[str]]:
-    fd = os.open(stderr or os.devnull, os.O_WRONLY | (os.O_CREAT if stderr else 0), 0o600)
+def child(asked: dict[str, Any], stderr: Path) -> Iterator[subprocess.Popen[str]]:
+    fd = os.open(stderr, os.O_WRONLY | os.O_CREAT, 0o600)
     try:
         process = subprocess.Popen(
             [sys.executable, str(CHILD), json.dumps(asked)],
@@ -59,10 +59,10 @@ def child(asked: dict[str, Any], stderr: Path | None) -> Iterator[subprocess.Pop
             guard.cancel()
 
 
-def line_of(process: subprocess.Popen[str], log: Path | None) -> Any:
+def line_of(process: subprocess.Popen[str], log: Path) -> Any:
     assert process.stdout
     line = process.stdout.readline()
-    assert line, f"the child ended: {log.read_text() if log and log.exists() else 'its stderr was not kept'}"
+    assert line, f"the child ended: {log.read_text()}"
     return json.loads(line)
 
 
@@ -75,8 +75,8 @@ def go(process: subprocess.Popen[str]) -> None:
 def ticks_on(lab: stall.Lab, asked: dict[str, Any], *, on_mount: bool, hang: Callable[[], None], held: Callable[[], None]) -> None:
     what = f"{asked['engine']}: {asked['requests']} requests{', all stuck' * asked['stuck']}{', stderr on the hung mount' * on_mount}"
     asked = {**asked, "root": str(lab.mnt)}
-    with child(asked, lab.mnt / "engine.log" if on_mount else None) as process:
-        log = lab.back / "engine.log" if on_mount else None
+    with child(asked, (lab.mnt if on_mount else lab.back) / "engine.log") as process:
+        log = lab.back / "engine.log"  # the same file, behind the gates
         try:
             assert line_of(process, log) == "filled"
             hang()
