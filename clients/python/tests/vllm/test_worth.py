@@ -110,9 +110,9 @@ def test_reports_without_a_step_are_nothing(bench: Bench) -> None:
     assert bench.worth.tokens_per_second is None
 
 
-def test_the_deadline_is_the_recompute_and_the_floor(bench: Bench) -> None:
+def test_the_deadline_is_half_the_recompute_and_the_floor(bench: Bench) -> None:
     bench.step(1000, 100)
-    assert bench.worth.timeout_ms(1000) == pytest.approx(150)
+    assert bench.worth.timeout_ms(1000) == pytest.approx(100)
 
 
 def test_the_deadline_has_a_ceiling(bench: Bench) -> None:

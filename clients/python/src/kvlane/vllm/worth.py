@@ -1,8 +1,8 @@
 """Is a load worth its time, and how long may it take?
 
 What a recompute costs is measured from the engine's own steps, what a load costs from the loads that went well. A load that
-would not beat the recompute is not started. One that is started may take as long as the recompute would: whatever the
-mount does, a request then costs at most twice its own time. Surprising: without evidence everything is allowed, and
+would not beat the recompute is not started. One that is started may take half as long as the recompute would: whatever
+the mount does, a request then costs at most one and a half times its own time. Surprising: without evidence everything is allowed, and
 evidence grows old, because a cache that is never tried is never measured again.
 """
 
@@ -26,8 +26,8 @@ RATE_JUMP_MAX = 4.0
 """A measurement counts as at most so many times, and at least one so-many-th of, the average: compilation, pauses."""
 RATE_ASSUMED = 4000.0
 """Tokens per second, for the deadline only, until one has been measured."""
-DEADLINE_SHARE = 1.0
-"""Of the recompute's time: waiting longer loses more than it can win."""
+DEADLINE_SHARE = 0.5
+"""Of the recompute's time. A load that needs longer wins little, and on a hung mount every request pays this."""
 LOADS_KEPT = 32
 LOADS_NEEDED = 4
 """Loads. Fewer prove nothing against loading."""
