@@ -27,8 +27,8 @@ export class Stage {
     this.labs = labs;
   }
 
-  async start(engine: Engine, root: string, o: { create?: boolean; known?: boolean } = {}): Promise<Started> {
-    const args = [...((o.known ?? true) ? KNOWN_AT_READY : []), '--engine', engine, '--slot-bytes', String(SLOT_BYTES), '--arena-mib', '2', '--stall-ms', String(STALL_MS), '--lanes', '2'];
+  async start(engine: Engine, root: string, o: { create?: boolean; known?: boolean; stallMs?: number } = {}): Promise<Started> {
+    const args = [...((o.known ?? true) ? KNOWN_AT_READY : []), '--engine', engine, '--slot-bytes', String(SLOT_BYTES), '--arena-mib', '2', '--stall-ms', String(o.stallMs ?? STALL_MS), '--lanes', '2'];
     const beganMs = performance.now();
     const client = await Client.spawn({ mounts: { kv0: root }, create: o.create ?? true, args });
     const rig = Object.assign(new Rig(this.labs[0]!, client, engine, SLOT_BYTES), { readyMs: performance.now() - beganMs });
