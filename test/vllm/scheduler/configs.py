@@ -103,15 +103,15 @@ def kv_cache_config(setup: Setup) -> Any:
     spec = FullAttentionSpec(block_size=setup.block_size, num_kv_heads=HEADS, head_size=CONTENT // 2, dtype=torch.float32)
     names = [f"model.layers.{layer}.self_attn.attn" for layer in range(setup.layers)]
     page = spec.page_size_bytes
+    size = page * setup.blocks
+    if "layers" in KVCacheTensor.__dataclass_fields__:
+        tensors = [KVCacheTensor(size=size * setup.layers, layers=names, layer_stride=size, block_stride=page)]
+    else:  # before the autumn of 2026 each layer had its own
+        tensors = [KVCacheTensor(size=size, shared_by=[name]) for name in names]
+    newer = {"kv_cache_layout": "LBHNC", "hash_block_size": setup.block_size, "cache_hit_alignment_tokens": setup.block_size}
     return KVCacheConfig(
         num_blocks=setup.blocks,
-        kv_cache_tensors=[
-            KVCacheTensor(
-                size=page * setup.blocks * setup.layers, layers=names, layer_stride=page * setup.blocks, block_stride=page
-            )
-        ],
+        kv_cache_tensors=tensors,
         kv_cache_groups=[KVCacheGroupSpec(names, spec)],
-        kv_cache_layout="LBHNC",
-        hash_block_size=setup.block_size,
-        cache_hit_alignment_tokens=setup.block_size,
+        **{name: value for name, value in newer.items() if name in KVCacheConfig.__dataclass_fields__},
     )
