@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from kvlane.vllm.guard import OWED_MAX_S, Guard, NoWorker, Owed, Transfers, guarded
+from kvlane.vllm.guard import OWED_MAX_S, OWED_POLLS_MIN, Guard, NoWorker, Owed, Transfers, guarded
 from kvlane.vllm.messages import CopyOrder, LoadOrder, Orders, Staged, StoreOrder
 from kvlane.vllm.stats import Tally
 
@@ -118,11 +118,25 @@ def test_only_the_chosen_ones_fail() -> None:
 
 def test_what_is_not_settled_in_time_is_noticed() -> None:
     clock = Clock()
+    owed = Owed(clock, longest_load_s=60.0)
+    owed.add([copy("a", 3)])
+    for _ in range(OWED_POLLS_MIN):
+        owed.settle(NOTHING)
+    clock.now_s += 60.0 + OWED_MAX_S
+    assert not owed.overdue(), "a load may be given a minute"
+    clock.now_s += 1
+    assert owed.overdue()
+
+
+def test_a_step_that_lasts_longer_than_any_load_is_no_proof() -> None:
+    clock = Clock()
     owed = Owed(clock)
     owed.add([copy("a", 3)])
-    clock.now_s += OWED_MAX_S
-    assert not owed.overdue()
-    clock.now_s += 1
+    clock.now_s += 10 * OWED_MAX_S
+    for _ in range(OWED_POLLS_MIN - 1):
+        owed.settle(NOTHING)
+        assert not owed.overdue()
+    owed.settle(NOTHING)
     assert owed.overdue()
 
 

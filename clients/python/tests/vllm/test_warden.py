@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kvlane.vllm.guard import FAILED_LOAD, OWED_MAX_S, Guard, Transfers
+from kvlane.vllm.guard import FAILED_LOAD, OWED_MAX_S, OWED_POLLS_MIN, Guard, Transfers
 from kvlane.vllm.messages import CopyOrder, LoadOrder, Orders, Staged, WorkerFacts, WorkerReport
 from kvlane.vllm.stats import Tally
 from kvlane.vllm.warden import ASKS_MIN, RAISES_MAX, Promises, Warden
@@ -152,8 +152,20 @@ def test_a_load_that_is_never_settled_ends_all_the_same() -> None:
     worker = Worker()
     worker.step(Orders(copies=[copy("a", 3)]))
     worker.now_s = OWED_MAX_S + 1
+    for _ in range(OWED_POLLS_MIN - 2):
+        assert worker.step(Orders()) == NOTHING
     assert worker.step(Orders()) == failed("a", 3)
     assert worker.warden.retired
+
+
+def test_a_load_that_is_reported_after_a_very_long_step_is_a_load_like_any_other() -> None:
+    worker = Worker()
+    worker.warden.bind(Orders(copies=[copy("a", 3)]))
+    worker.now_s = 10 * OWED_MAX_S  # the forward, or a pause of the engine
+    worker.half.polls = [Transfers({"a"}, set(), set())]
+    assert worker.warden.poll() == Transfers({"a"}, set(), set())
+    assert not worker.warden.retired
+    assert worker.errors() == {}
 
 
 def test_an_order_that_was_lost_in_the_scheduler_fails_without_the_halfs_knowing() -> None:

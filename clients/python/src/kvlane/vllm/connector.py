@@ -81,7 +81,8 @@ class KvlaneConnector(KVConnectorBase_V1):  # type: ignore[misc]
         self._scheduler: SchedulerSide | None = None
         load_ms = self._options.timeout_ms or self._options.deadline_ceiling_ms
         patience_s = (self._options.lookup_budget_ms + load_ms) / 1000 + PATIENCE_S
-        self._promises = Promises(self._guard, int(block_size or 1), patience_s)
+        ways = int(getattr(vllm_config.parallel_config, "decode_context_parallel_size", 1) or 1)
+        self._promises = Promises(self._guard, int(block_size or 1) * ways, patience_s)
         worker: WorkerLike = NoWorker(self._rank)
         self._invalid_blocks: set[int] = set()
         self._last_stores_s = float("-inf")
@@ -103,7 +104,9 @@ class KvlaneConnector(KVConnectorBase_V1):  # type: ignore[misc]
         except Exception as error:
             self._guard.caught("__init__", error)
             logger.error("kvlane is off in this process: the engine runs without it.")
-        self._warden = Warden(worker, self._guard, self._rank, wait_for_device=_wait_for_device)
+        self._warden = Warden(
+            worker, self._guard, self._rank, wait_for_device=_wait_for_device, longest_load_s=load_ms / 1000
+        )
 
     def _say_what_is(self) -> None:
         """Once, in the scheduler's process: one line per fact."""

@@ -22,7 +22,9 @@ from .stats import Tally
 
 LOG_EVERY_S = 60.0
 OWED_MAX_S = 30.0
-"""A worker's half settles a load at its deadline, seconds at most; one that has not after this time never will."""
+"""Beyond the longest deadline of a load. A worker's half settles it at its deadline; one that has not by then never will."""
+OWED_POLLS_MIN = 20
+"""Polls until a debt counts as overdue: one step may last longer than any deadline, and a paused engine does not step."""
 
 FAILED_LOAD = -1
 """`CopyOrder.load` of a claim whose order was lost on the scheduler's side: the worker fails it at once."""
@@ -93,14 +95,17 @@ def nothing() -> None:
 
 class _Debt(NamedTuple):
     since_s: float
+    since_poll: int
     blocks: frozenset[int]
 
 
 class Owed:
     """One entry per request whose CopyOrder arrived and whose end was not reported yet."""
 
-    def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, now_s: Callable[[], float] = time.monotonic, longest_load_s: float = 0.0) -> None:
         self._now_s = now_s
+        self._max_s = OWED_MAX_S + longest_load_s
+        self._polls = 0
         self._debts: dict[str, _Debt] = {}
 
     def __len__(self) -> int:
@@ -109,13 +114,14 @@ class Owed:
     def add(self, copies: Iterable[CopyOrder]) -> None:
         for copy in copies:
             blocks = frozenset(block for group in copy.blocks for block in group) - {NULL_BLOCK}
-            self._debts[copy.request] = _Debt(self._now_s(), blocks)
+            self._debts[copy.request] = _Debt(self._now_s(), self._polls, blocks)
 
     def settle(self, said: Transfers) -> tuple[Transfers, set[str]]:
-        """What may be passed on of it, and the ids that were not owed.
+        """Of one poll: what may be passed on of it, and the ids that were not owed.
 
         Block ids belong to a request only while its load lasts, so none but those of debts are passed on; and a failed
         load that names no block of its own has failed in all of them."""
+        self._polls += 1
         all_blocks = frozenset().union(*(debt.blocks for debt in self._debts.values()))
         invalid = set(said.invalid_block_ids & all_blocks)
         owed = said.finished_recving & self._debts.keys()
@@ -133,8 +139,8 @@ class Owed:
         return Transfers(chosen, set(chosen), set().union(*blocks))
 
     def overdue(self) -> bool:
-        limit_s = self._now_s() - OWED_MAX_S
-        return any(debt.since_s < limit_s for debt in self._debts.values())
+        limit_s, limit_poll = self._now_s() - self._max_s, self._polls - OWED_POLLS_MIN
+        return any(debt.since_s < limit_s and debt.since_poll <= limit_poll for debt in self._debts.values())
 
 
 class WorkerLike(Protocol):

@@ -99,14 +99,16 @@ class Warden:
         rank: int,
         *,
         wait_for_device: Callable[[], object],
+        longest_load_s: float = 0.0,
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`wait_for_device` returns when copies within memory that are under way are done; no storage is behind them."""
+        """`wait_for_device` returns when copies within memory that are under way are done; no storage is behind them.
+        `longest_load_s`: the longest deadline that a load may be given."""
         self.worker = worker
         self._guard = guard
         self._rank = rank
         self._wait_for_device = wait_for_device
-        self._owed = Owed(now_s)
+        self._owed = Owed(now_s, longest_load_s)
         self._lost: set[str] = set()
         self._raised = 0
 
@@ -133,9 +135,9 @@ class Warden:
         polled: list[Transfers] = []
         if self._ask("get_finished", lambda: polled.append(Transfers(*self.worker.poll()))):
             self._raised = 0
+        said, strange = self._owed.settle(polled[0] if polled else Transfers(set(), set(), set()))
         if self._owed.overdue() and not self.retired:
             self.retire("get_finished", TimeoutError("a load that was ordered was not settled in time"))
-        said, strange = self._owed.settle(polled[0] if polled else Transfers(set(), set(), set()))
         if strange:
             self._guard.tally.count("hook_errors", len(strange), hook="not_owed")
             self._guard.say("not_owed", "kvlane: %d finished loads that were not owed are not passed on", len(strange))
