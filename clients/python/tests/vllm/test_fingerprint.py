@@ -12,7 +12,7 @@ from fakes import FullAttentionSpec, SlidingWindowSpec, cache_config, vllm_confi
 
 from kvlane import _messages as wire
 from kvlane.vllm.config import ConnectorOptions
-from kvlane.vllm.fingerprint import HashSeed, Identity, hash_seed, identify, model_name
+from kvlane.vllm.fingerprint import HashSeed, Identity, hash_seed, identify, model_name, no_identity
 from kvlane.vllm.geometry import read_geometry
 from kvlane.vllm.messages import WorkerFacts
 
@@ -65,6 +65,17 @@ def test_other_chunks_groups_weights_or_layouts_are_another_namespace() -> None:
         of(),
     ]
     assert len({identity.name for identity in others}) == len(others)
+
+
+def test_scales_that_each_process_finds_for_itself_have_no_name() -> None:
+    config = vllm_config()
+    assert no_identity(config) == ""
+    config.cache_config.calculate_kv_scales = True
+    assert no_identity(config) == "", "nothing is scaled"
+    config.cache_config.cache_dtype = "fp8_e4m3"
+    assert "calculate_kv_scales" in no_identity(config)
+    config.cache_config.calculate_kv_scales = False
+    assert no_identity(config) == ""
 
 
 def test_the_order_of_the_workers_does_not_count() -> None:

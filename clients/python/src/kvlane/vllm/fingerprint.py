@@ -69,6 +69,17 @@ def hash_seed(module: object, algorithm: str, environ: Mapping[str, str]) -> Has
     )
 
 
+def no_identity(vllm_config: Any) -> str:
+    """Why stored bytes would depend on more than can be named; empty: they do not."""
+    dtype = _value(_read(vllm_config, "cache_config.cache_dtype"))
+    if _read(vllm_config, "cache_config.calculate_kv_scales") is True and dtype.startswith("fp8"):
+        return (
+            "with calculate_kv_scales the scales of an fp8 KV cache are taken from the first prompt of each process, and what "
+            "one has stored is wrong for the next; leave it out, or use another kv_cache_dtype"
+        )
+    return ""
+
+
 def identify(
     options: ConnectorOptions,
     geometry: Geometry,

@@ -28,7 +28,7 @@ from .claims import Claims
 from .commits import Commits
 from .config import ConnectorOptions
 from .features import Features
-from .fingerprint import hash_seed, identify
+from .fingerprint import hash_seed, identify, no_identity
 from .geometry import Geometry, read_geometry, with_chunks
 from .known_keys import KnownKeys
 from .link import ClientFactory, Link
@@ -80,6 +80,9 @@ class SchedulerSide:
         self._lookups = Lookups(self._client, self._known, options.lookup_budget_ms, self._tally, now_us)
         self._agreement = Agreement(self._client, self._identify, say, now_us)
         self._make_plans(read_geometry(options, vllm_config, kv_cache_config))
+        unnamed = no_identity(vllm_config)
+        if unnamed:
+            self._turn_off(unnamed)
 
     def _make_plans(self, geometry: Geometry) -> None:
         """What depends on the size of a chunk. Again when the workers have told theirs, which is before any request."""
