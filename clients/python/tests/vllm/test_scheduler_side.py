@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from fakes import BLOCK, CHUNK, Engine, MakeEngine, Request, keys
+from fakes import BLOCK, CHUNK, PER_CHUNK, Engine, MakeEngine, Request, keys
 from support import eventually
 
 from kvlane.vllm import lookups
 from kvlane.vllm.claims import PAUSE_US, RESTARTS_MAX
 from kvlane.vllm.loads import STEPS_AFTER_DEADLINE
-from kvlane.vllm.messages import Staged
+from kvlane.vllm.messages import Staged, WorkerFacts
 
 # --- look-ups ------------------------------------------------------------------------------------------------------
 
@@ -489,6 +489,13 @@ def test_a_vllm_in_which_workers_cannot_say_what_they_are_is_served_too(engine_o
     engine.settle()
     engine.have("ab")
     assert engine.ask(engine.arrive(Request("r", "ab"))) == (2 * CHUNK, True)
+
+
+def test_a_vllm_that_passes_on_the_words_of_some_workers_only_is_told_so(engine_of: MakeEngine) -> None:
+    engine = engine_of(world_size=2)
+    engine.side.set_worker_facts([WorkerFacts(1, 2, "layout", 8192, 64, PER_CHUNK)])
+    assert "1 of 2 workers" in engine.said[-1]
+    assert engine.ask(engine.arrive(Request("a", "ABC"))) == (0, False)
 
 
 def test_what_was_staged_in_part_and_not_copied_is_all_forgotten(engine: Engine) -> None:

@@ -237,6 +237,16 @@ def test_a_worker_that_cannot_take_part_turns_the_scheduler_off(vllm_of: Callabl
     assert scheduler.reset_cache() is True
 
 
+def test_an_engine_to_which_only_another_connectors_word_is_passed_on_says_so(
+    vllm_of: Callable[[str], Make], caplog: pytest.LogCaptureFixture
+) -> None:
+    scheduler = vllm_of("0.30")(Role.SCHEDULER)
+    scheduler.set_xfer_handshake_metadata_pp_aware({(0, 0): object()})
+    assert "one child's handshake only" in caplog.text
+    request = SimpleNamespace(request_id="r", block_hashes=[], num_tokens=64)
+    assert scheduler.get_num_new_matched_tokens(request, 0) == (0, False)
+
+
 def test_numbers_carry_the_process_they_are_from(vllm_of: Callable[[str], Make]) -> None:
     scheduler = vllm_of("0.30")(Role.SCHEDULER)
     stats = scheduler.get_kv_connector_stats()

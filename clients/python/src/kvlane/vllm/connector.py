@@ -182,6 +182,13 @@ class KvlaneConnector(KVConnectorBase_V1):  # type: ignore[misc]
             self._scheduler = None
         elif told:
             self._scheduler.set_worker_facts([each.facts for each in told if each.facts is not None])
+        elif metadata:
+            logger.error(
+                "kvlane is off in this engine: what its workers have to say did not arrive, but another connector's word did. "
+                "MultiConnector passes on one child's handshake only."
+            )
+            self._scheduler.shutdown()
+            self._scheduler = None
 
     def set_xfer_handshake_metadata_pp_aware(self, metadata: Mapping[Any, Any]) -> None:
         self.set_xfer_handshake_metadata(metadata)

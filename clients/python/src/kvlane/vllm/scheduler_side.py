@@ -104,6 +104,12 @@ class SchedulerSide:
     def set_worker_facts(self, facts: Sequence[WorkerFacts]) -> None:
         """Once, from all workers."""
         self._facts = tuple(facts)
+        if not self._is_known():  # it comes once, so the others never will
+            self._turn_off(
+                f"{len({each.rank for each in facts})} of {self.geometry.world_size} workers have said what they are; this "
+                "vLLM does not pass on what the workers say with this kind of parallelism"
+            )
+            return
         told = {each.blocks_per_chunk for each in facts} - {0}
         if len(told) > 1:
             self._turn_off(
@@ -113,7 +119,7 @@ class SchedulerSide:
             return
         if told and not self.refusal:
             self._make_plans(with_chunks(self.geometry, told.pop()))
-        if self._is_known():
+        if facts:
             self._loads.slots = min(each.load_slots for each in facts)
             self._claims.chunk_bytes = max(each.chunk_bytes for each in facts)
             self._agreement.poll()
