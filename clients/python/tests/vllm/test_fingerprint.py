@@ -67,6 +67,14 @@ def test_other_chunks_groups_weights_or_layouts_are_another_namespace() -> None:
     assert len({identity.name for identity in others}) == len(others)
 
 
+def test_what_the_processor_makes_of_a_picture_counts() -> None:
+    config = vllm_config()
+    config.model_config.multimodal_config = SimpleNamespace(
+        mm_processor_kwargs={"do_rescale": False}, video_pruning_rate=None
+    )
+    assert of(config).name != of().name
+
+
 def test_scales_that_each_process_finds_for_itself_have_no_name() -> None:
     config = vllm_config()
     assert no_identity(config) == ""

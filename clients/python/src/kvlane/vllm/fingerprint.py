@@ -125,6 +125,8 @@ def _fields(
             "load_format": load_format,
             "seed": _value(_read(config, "model_config.seed")) if dummy else MISSING,
         },
+        # Of the engine, not of a request: block hashes name the picture, not what the processor makes of it.
+        "media": _texts(config, "model_config.multimodal_config.", ("mm_processor_kwargs", "video_pruning_rate")),
         "draft": _texts(config, "speculative_config.", ("model", "method", "revision", "num_speculative_tokens")),
         "kv": _texts(config, "cache_config.", ("cache_dtype", "calculate_kv_scales", "kv_cache_layout")),
         "tokens": {"block": geometry.block_tokens, "hash": geometry.hash_tokens, "blocks": geometry.blocks_per_chunk},

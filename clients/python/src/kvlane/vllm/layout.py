@@ -107,8 +107,13 @@ def read_layout(kv_caches: Mapping[str, Any], kv_cache_config: Any) -> Layout:
         block_bytes=sum(segment.nbytes for segment in segments),
         unit=unit,
         device=device,
-        digest=_digest({"layers": facts, "device": device.type, "isa": instruction_set(device)}),
+        digest=_digest({"layers": facts, "device": kind_of(device), "isa": instruction_set(device)}),
     )
+
+
+def kind_of(device: torch.device) -> str:
+    """ROCm devices are called cuda too, but their eight-bit floats are others, and so are some backends' pages."""
+    return "hip" if device.type == "cuda" and torch.version.hip else device.type
 
 
 def instruction_set(device: torch.device) -> str:
