@@ -40,6 +40,12 @@ def test_groups_of_different_blocks_do_not_fit() -> None:
     assert "4, 8 tokens" in of(caches=cache_config(FullAttentionSpec(), large)).trouble
 
 
+def test_blocks_without_hashes_do_not_fit() -> None:
+    hot: Any = FullAttentionSpec()
+    hot.prefix_cacheable = False
+    assert "by their hashes" in of(caches=cache_config(FullAttentionSpec(), hot)).trouble
+
+
 def test_hashes_that_do_not_divide_a_chunk_do_not_fit() -> None:
     caches = cache_config(FullAttentionSpec(), FullAttentionSpec())
     caches.hash_block_size = 3

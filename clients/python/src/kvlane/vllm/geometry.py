@@ -56,6 +56,9 @@ def read_geometry(options: ConnectorOptions, vllm_config: Any, kv_cache_config: 
     hash_tokens = int(said) if said and len(specs) > 1 else block_tokens
     per_chunk = options.blocks_per_chunk(spec_tokens, block_bytes)
     geometry = Geometry(block_tokens, hash_tokens, per_chunk, tuple(map(_window, specs)), world_size)
+    if not all(getattr(spec, "prefix_cacheable", True) for spec in specs):
+        why = "vLLM does not look for the blocks of some KV cache group by their hashes, and so nothing can be stored under them"
+        return replace(geometry, trouble=why)
     if len({_ways(spec, dcp) for spec in specs}) > 1:
         why = "decode context parallelism divides some KV cache groups and others not; kvlane needs them to be alike"
         return replace(geometry, trouble=why)
