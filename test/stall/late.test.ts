@@ -49,10 +49,10 @@ onEachEngine('late completion', (engine) => {
           await warmUp(rig);
           await rig.lab.hang('read', place === 'mnt' ? { match: '/blocks/*' } : {});
           const slots = rig.lease(KEYS.length);
-          const pending = rig.client.request('load', { id: 'held', keys: [...KEYS], slots, bytes: BYTES, timeout_ms: end === 'a cancel' ? LONG_MS : TIMEOUT_MS });
+          const pending = rig.ask('load', { id: 'held', keys: [...KEYS], slots, bytes: BYTES, timeout_ms: end === 'a cancel' ? LONG_MS : TIMEOUT_MS });
           await rig.lab.waitStuck('read');
           if (end === 'a cancel') expect(await rig.client.request('cancel', { task: 'held' })).toMatchObject({ ok: true, state: 'cancelled' });
-          const failures = failuresOf(await pending);
+          const failures = failuresOf((await pending).answer);
           expect([...failures.values()].every((entry) => entry.code === (end === 'a cancel' ? 'CANCELLED' : 'DEADLINE_EXCEEDED'))).toBe(true);
           rig.client.arena.release(slots);
           const kept = slots.map((slot, block) => ({ slot, block })).filter(({ block }) => failures.get(block)?.slot === 'quarantined');
@@ -136,10 +136,10 @@ onEachEngine('late completion', (engine) => {
           await rig.lab.hang('rename', { when });
           const [slot] = rig.lease(1) as [number];
           rig.client.writeSlot(slot, NEW);
-          const pending = rig.client.request('store', { id: 'held', keys: [KEY], slots: [slot], bytes: BYTES, timeout_ms: end === 'a cancel' ? LONG_MS : TIMEOUT_MS });
+          const pending = rig.ask('store', { id: 'held', keys: [KEY], slots: [slot], bytes: BYTES, timeout_ms: end === 'a cancel' ? LONG_MS : TIMEOUT_MS });
           await rig.lab.waitStuck('rename');
           if (end === 'a cancel') await rig.client.request('cancel', { task: 'held' });
-          const failed = [...failuresOf(await pending).values()];
+          const failed = [...failuresOf((await pending).answer).values()]; // the sidecar's words: only they say what became of the slot
           expect(failed).toMatchObject([{ code: end === 'a cancel' ? 'CANCELLED' : 'DEADLINE_EXCEEDED', phase: 'rename', outcome: 'unknown', slot: 'quarantined' }]);
           rig.client.writeSlot(slot, RULE_BROKEN);
           rig.client.arena.release([slot]);
