@@ -467,6 +467,20 @@ def test_an_async_load_that_failed_is_not_tried_again(engine_of: MakeEngine) -> 
     assert engine.ask(request) == (0, False)
 
 
+def test_an_async_load_may_take_as_long_as_its_deadline_says(engine_of: MakeEngine) -> None:
+    engine = engine_of("async", timeout_ms=120_000)
+    engine.have("ABC")
+    request = engine.arrive(Request("a", "ABC"))
+    engine.settle()
+    assert engine.ask(request) == (3 * CHUNK, True)
+    engine.allocate(request, 3 * CHUNK)
+    engine.orders()
+    engine.clock.pass_ms(100_000)
+    engine.orders()
+    engine.report(finished={"a"}, failed={"a"})
+    assert engine.counted()["recomputed_tokens|reason=load_failed"] == 3 * CHUNK
+
+
 def test_an_async_claim_that_is_aborted_before_there_is_room_was_never_ordered(engine_of: MakeEngine) -> None:
     engine = engine_of("async")
     engine.have("ab")

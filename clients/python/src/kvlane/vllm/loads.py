@@ -22,7 +22,8 @@ SLACK_US = 50_000
 STEPS_AFTER_DEADLINE = 4
 """Steps that must have been begun after the deadline before a report counts as lost: two in flight, two to be sure."""
 COPY_US_MAX = 60_000_000
-"""A copy that was not reported for so long does not hold its slots in our books any more. The worker has its own."""
+"""A copy that was not reported for so long after its load's deadline does not hold its slots in our books any more. The
+worker has its own."""
 
 State = Literal["planned", "ordered", "copying", "over"]
 
@@ -129,7 +130,7 @@ class Loads:
         if load.state == "planned":
             self.order(load)
         load.state = "copying"
-        load.deadline_us = self._now_us() + COPY_US_MAX
+        load.deadline_us = self._now_us() + int(load.timeout_ms * 1000) + COPY_US_MAX
         load.blocks = order.blocks
         self._copies.append((load, order))
 
