@@ -39,6 +39,7 @@ def test_the_same_engine_has_the_same_namespace_and_it_is_one_the_store_takes() 
         ("model_config", "revision", "abc"),
         ("model_config", "dtype", "bfloat16"),
         ("model_config", "quantization", "fp8"),
+        ("model_config", "quantization_config", {"linear": "fp8_per_block"}),
         ("model_config", "hf_overrides", {"rope_theta": 1}),
         ("load_config", "load_format", "dummy"),
         ("cache_config", "cache_dtype", "fp8"),

@@ -117,7 +117,9 @@ def _fields(
     dummy = "dummy" in load_format
     return {
         "format": FORMAT,
-        "model": _texts(config, "model_config.", ("model", "revision", "quantization", "dtype", "max_model_len")),
+        "model": _texts(
+            config, "model_config.", ("model", "revision", "quantization", "quantization_config", "dtype", "max_model_len")
+        ),
         "overrides": _value(_read(config, "model_config.hf_overrides")),
         "rope": _texts(config, "model_config.hf_text_config.", ("rope_parameters", "rope_scaling", "rope_theta")),
         "weights": {
