@@ -220,9 +220,23 @@ def test_a_request_is_told_to_ask_again_for_a_bounded_time_also_when_steps_are_l
     promises = Promises(guard, block_tokens=16, patience_s=3.0, now_s=lambda: now_s[0])
     for _ in range(ASKS_MIN - 1):
         now_s[0] += 5.0
-        assert promises.allows("a", 0)
+        assert promises.may_wait("a")
         promises.answered("a", None, 0)
     promises.answered("a", None, 0)
-    assert not promises.allows("a", 0)
+    assert not promises.may_wait("a")
     promises.allocated("a", 0, [[5]])  # it is computed; later it may be preempted, and ask anew
-    assert promises.allows("a", 1)
+    assert promises.may_wait("a")
+
+
+def test_a_hit_that_waits_long_for_room_stays_a_hit() -> None:
+    now_s = [0.0]
+    guard = Guard(Tally(), logging.getLogger("vllm.kvlane.test"))
+    promises = Promises(guard, block_tokens=16, patience_s=3.0, now_s=lambda: now_s[0])
+    for _ in range(2 * ASKS_MIN):  # an idle engine asks every millisecond
+        promises.answered("a", None, 0)
+    now_s[0] += 60.0  # a full engine does not ask at all
+    assert promises.allows("a", 0)
+    promises.answered("a", 32, 0)
+    now_s[0] += 60.0  # and has no room
+    assert promises.allows("a", 0)
+    assert promises.may_wait("a"), "what it waited for then is over"

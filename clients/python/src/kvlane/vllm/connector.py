@@ -206,6 +206,8 @@ class KvlaneConnector(KVConnectorBase_V1):  # type: ignore[misc]
         if not self._promises.allows(request.request_id, getattr(request, "num_preemptions", 0)):
             return 0, False
         tokens, is_async = self._scheduler.get_num_new_matched_tokens(request, num_computed_tokens)
+        if tokens is None and not self._promises.may_wait(request.request_id):
+            return 0, False
         self._promises.answered(request.request_id, tokens, num_computed_tokens)
         return tokens, bool(tokens) and is_async
 

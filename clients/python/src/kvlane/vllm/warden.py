@@ -42,9 +42,12 @@ class Promises:
 
     def allows(self, request: str, preemptions: int) -> bool:
         """False: nothing more is promised. One that was granted a hit and asks again without having been preempted lost
-        it; and one that waits too long waits for a mistake of ours. Both would go on for ever."""
-        if self._granted.get(request, 0) > preemptions:
-            return False
+        it, and would for ever."""
+        return self._granted.get(request, 0) <= preemptions
+
+    def may_wait(self, request: str) -> bool:
+        """Whether it may be told to ask again. One that has been told so for too long waits for a mistake of ours; but
+        what has come meanwhile it may have, however long vLLM did not ask."""
         since_s, times = self._waiting.get(request, (self._now_s(), 0))
         return times < ASKS_MIN or self._now_s() - since_s < self._patience_s
 
@@ -53,7 +56,9 @@ class Promises:
         if tokens is None:
             since_s, times = self._waiting.get(request, (self._now_s(), 0))
             self._waiting[request] = (since_s, times + 1)
-        elif tokens:
+            return
+        self._waiting.pop(request, None)
+        if tokens:
             self._local_tokens[request] = local_tokens
 
     def allocated(self, request: str, external_tokens: int, blocks: Sequence[Sequence[int]]) -> None:
