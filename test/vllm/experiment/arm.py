@@ -25,6 +25,8 @@ SETTLED_S = 2.0  # no new file for so long: everything is stored
 SETTLE_MAX_S = 60.0
 AFTER_RESUME_S = 0.1  # the first request after the resume, and between one answer and the next
 RECOVER_MAX_S = 10.0
+RECOVER_TOKENS = 4  # whether it is a hit is the question, not how long decoding takes
+HANG_UP_S = 2.0  # after SIGTERM
 STOP_BOUND_S = 10.0  # twice what is promised: to see how much more
 ANSWER_MAX_S = 120.0
 HANG_MAX_S = 75.0
@@ -157,19 +159,19 @@ class Run:
         return min(max(self.plan.hang_s, 1.2 * burst + 2 + self.plan.later * 1.2 * single + 2), HANG_MAX_S)
 
     async def hang(self, client: Client, background: Background) -> None:
-        self.lab.hang()
+        await asyncio.to_thread(self.lab.hang)
         begun = time.monotonic()
-        probe = Probe(self.lab)
+        probe = await asyncio.to_thread(Probe, self.lab)
         state = asyncio.create_task(asyncio.to_thread(probe.wait_stuck))
         end = begun + self.hang_s
         burst = asyncio.create_task(client.burst(self.stored["burst"], self.hang_s + ANSWER_MAX_S))
         await asyncio.sleep(1.5)
-        held_early = self.lab.held()
+        held_early = await asyncio.to_thread(self.lab.held)
         later = await self.later(client, burst, begun, end)
         self.measured["probe"] = {"state": await state, "where": probe.where}
         await asyncio.sleep(max(0.0, end - 0.3 - time.monotonic()))
         await self.numbers("at the end of the hang")
-        self.measured["held"] = {"early": held_early, "late": self.lab.held()}
+        self.measured["held"] = {"early": held_early, "late": await asyncio.to_thread(self.lab.held)}
         self.measured["probe"]["late"] = probe.state()
         self.measured["answered_in_the_hang"] = burst.done()
         await asyncio.sleep(max(0.0, end - time.monotonic()))
@@ -201,7 +203,7 @@ class Run:
         first: dict | None = None
         for name in self.stored["recover"]:
             await asyncio.sleep(AFTER_RESUME_S)
-            answer = await client.complete(name, ANSWER_MAX_S)
+            answer = await client.complete(name, ANSWER_MAX_S, tokens=RECOVER_TOKENS)
             exact = answer.same_as(self.reference[name])
             sent = answer.sent - resumed
             tries.append({"sent_s": sent, "answered_s": sent + (answer.seconds or 0), "hit": answer.hit, "exact": exact})
@@ -214,18 +216,21 @@ class Run:
         say(f"after the resume: {['hit' if t['hit'] else 'no hit' for t in tries]}, answered {tries[-1]['answered_s']:.2f} s after it")
 
     async def last(self, client: Client, background: Background) -> None:
-        """The second hang, and SIGTERM in it."""
+        """The second hang, and SIGTERM in it. Clients hang up a little later: with vLLM 0.32 the front end may otherwise wait for them
+        without bound, whether something hangs or not (it kills the engine first, and then nobody ends their requests)."""
         await asyncio.sleep(1)
-        self.lab.hang()
+        await asyncio.to_thread(self.lab.hang)
         waiting = asyncio.create_task(client.complete(self.stored["last"][0], STOP_BOUND_S * 3))
         end = time.monotonic() + 5
-        while not self.lab.held() and time.monotonic() < end:
+        while not (held := await asyncio.to_thread(self.lab.held)) and time.monotonic() < end:
             await asyncio.sleep(0.02)
         await asyncio.sleep(0.1)
-        held = self.lab.held()
-        self.stopping = asyncio.create_task(asyncio.to_thread(self.server.stop, STOP_BOUND_S))
-        ended = await self.stopping
-        self.lab.resume()
+        stopping = asyncio.create_task(asyncio.to_thread(self.server.stop, STOP_BOUND_S))
+        await asyncio.sleep(HANG_UP_S)
+        waiting.cancel()
+        await background.stop()
+        ended = await stopping
+        await asyncio.to_thread(self.lab.resume)
         family = ended.pop("family")
         self.measured["stop"] = ended | {"held": held}
         after = time.monotonic()
@@ -234,7 +239,6 @@ class Run:
         self.measured["stop"]["left_after_resume"] = [p.name for p in family if p.alive()]
         say(f"SIGTERM in a hang: {ended['seconds']}; left then {ended['left'] + ended['helpers_left']}")
         self.server.kill(family)
-        waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
 
     # ---- what was measured
@@ -243,7 +247,7 @@ class Run:
         errors, background.errors = background.errors, []
         return {"gap_s": background.largest_gap(begin, end), "tokens": background.gaps.count(begin, end), "seconds": end - begin,
                 "models_s": background.slowest_models(begin, end), "polls": background.models.count(begin, end),
-                "lag_s": background.lag.largest(begin, end), "errors": errors[:5]}
+                "lag_s": background.lag.largest(begin, end), "lag_at_s": background.lag.when_largest(begin, end), "errors": errors[:5]}
 
     def note(self, kind: str, answers: list[Answer]) -> None:
         self.measured[kind] = [

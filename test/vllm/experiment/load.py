@@ -1,7 +1,7 @@
 """What clients do to the server: completions of given token ids, one endless stream, and /v1/models every 100 ms.
 
-Everything runs in one event loop. `Lag` measures how late that loop itself is: a time that is no longer than the loop's own lateness says
-nothing about the server, and the table shows both.
+Everything runs in one event loop, which measures how late it is itself: what it saw late by its own fault is taken off the stream's gaps
+and the polls (the server may have been that quick, and nobody can tell), and the table shows how much that is at most.
 """
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ def prompt(name: str, tokens: int = PREFIX_TOKENS) -> list[int]:
 class Answer:
     name: str
     sent: float
+    asked: int = ANSWER_TOKENS
     seconds: float | None = None  # None: not answered in time
     status: int = 0
     tokens: list[int] = field(default_factory=list)
@@ -47,7 +48,7 @@ class Answer:
         return self.status == 200 and self.cached > self.prompt_tokens / 2
 
     def same_as(self, other: Answer) -> bool:
-        return self.status == 200 and len(self.tokens) == ANSWER_TOKENS and self.tokens == other.tokens
+        return self.status == 200 and len(self.tokens) == self.asked and self.tokens == other.tokens[: self.asked]
 
     def logprob_difference(self, other: Answer) -> float:
         return max((abs(a - b) for a, b in zip(self.logprobs, other.logprobs)), default=0.0)
@@ -65,11 +66,11 @@ class Client:
     async def __aexit__(self, *_: object) -> None:
         await self.session.close()
 
-    async def complete(self, name: str, within_s: float, ids: list[int] | None = None) -> Answer:
+    async def complete(self, name: str, within_s: float, ids: list[int] | None = None, tokens: int = ANSWER_TOKENS) -> Answer:
         ids = ids or prompt(name)
-        body = {"model": "tiny", "prompt": ids, "max_tokens": ANSWER_TOKENS, "temperature": 0, "ignore_eos": True,
+        body = {"model": "tiny", "prompt": ids, "max_tokens": tokens, "temperature": 0, "ignore_eos": True,
                 "return_token_ids": True, "logprobs": 0}
-        answer = Answer(name, time.monotonic(), prompt_tokens=len(ids))
+        answer = Answer(name, time.monotonic(), asked=tokens, prompt_tokens=len(ids))
         try:
             async with asyncio.timeout(within_s), self.session.post("/v1/completions", json=body) as response:
                 answer.status, text = response.status, await response.text()
@@ -102,6 +103,15 @@ class Series:
     def largest(self, begin: float, end: float) -> float:
         return max((s for t, s in self.points if t - s < end and t > begin), default=0.0)
 
+    def without(self, late: Series) -> Series:
+        """Each one less the lateness that lies in it."""
+        stalls = [(t - s, t) for t, s in late.points if s > LAG_S]
+        return Series([(t, s - sum(max(0.0, min(t, b) - max(t - s, a)) for a, b in stalls)) for t, s in self.points])
+
+    def when_largest(self, begin: float, end: float) -> float:
+        """Seconds after the begin."""
+        return max(((s, t - begin) for t, s in self.points if begin < t < end), default=(0.0, 0.0))[1]
+
     def count(self, begin: float, end: float) -> int:
         return sum(begin <= t <= end for t, _ in self.points)
 
@@ -120,11 +130,10 @@ class Background:
 
     def largest_gap(self, begin: float, end: float) -> float:
         """The wait that is still going on counts as well."""
-        running = end - self.last_token if self.last_token and self.last_token < end else 0.0
-        return max(self.gaps.largest(begin, end), running)
+        return max(self.gaps.without(self.lag).largest(begin, end), end - self.last_token if self.last_token else 0.0)
 
     def slowest_models(self, begin: float, end: float) -> float:
-        return max(self.models.largest(begin, end), end - self.polled if self.polled else 0.0)
+        return max(self.models.without(self.lag).largest(begin, end), end - self.polled if self.polled else 0.0)
 
     async def stop(self) -> None:
         for task in self.tasks:

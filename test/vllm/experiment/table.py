@@ -29,9 +29,9 @@ def rows(m: dict) -> list[tuple[str, str]]:
         ("stream, largest gap: hang", f"{m['hang']['gap_s'] * 1e3:.0f} ms"),
         ("/v1/models, slowest: calm", f"{max(p['models_s'] for p in m['calm']) * 1e3:.0f} ms"),
         ("/v1/models, slowest: hang", f"{m['hang']['models_s'] * 1e3:.0f} ms"),
-        ("  of it our own lateness at most", f"{m['hang']['lag_s'] * 1e3:.0f} ms"),
+        ("  our own lateness, taken off: at most", f"{m['hang']['lag_s'] * 1e3:.0f} ms"),
         ("first hit after the resume: sent, answered", f"{hit['sent_s']:.2f} , {hit['answered_s']:.2f} s" if hit else "none"),
-        ("SIGTERM in a hang: gone after", "not within 10 s" if stop["seconds"] is None else f"{stop['seconds']:.2f} s"),
+        ("SIGTERM in a hang, clients hang up 2 s later", "not within 10 s" if stop["seconds"] is None else f"{stop['seconds']:.2f} s"),
         ("SIGTERM without a hang: gone after", "not within 30 s" if m["stop_calm_s"] is None else f"{m['stop_calm_s']:.2f} s"),
         ("stored", f"{m['files']} files, {m['stored_mib']:.0f} MiB"),
     ]
