@@ -14,6 +14,7 @@ Nothing here sleeps to wait, but for the engine's own pause of 1 ms in steps tha
 
 from __future__ import annotations
 
+import inspect
 import pickle
 import time
 from collections import deque
@@ -102,6 +103,8 @@ class Engine:
     ) -> Request:
         sampling = SamplingParams(temperature=0, max_tokens=max_tokens, ignore_eos=True, detokenize=False)
         sampling.skip_reading_prefix_cache = skip_cache
+        if "eos_token_id" in inspect.signature(Request).parameters:  # 0.13
+            fields["eos_token_id"] = None
         request = Request(name, list(prompt), sampling, None, block_hasher=self.hasher, **fields)
         self.requests[name], self.output[name] = request, []
         self.answers.pop(name, None)
@@ -136,7 +139,7 @@ class Engine:
             planned = scheduled.total_num_scheduled_tokens
             self.in_flight.append(scheduled)
             self.steps += 1
-            assert not scheduled.kv_cache_block_copies and not scheduled.has_sync_kv_loads
+            assert not any(getattr(scheduled, never, None) for never in ("kv_cache_block_copies", "has_sync_kv_loads"))
         if len(self.in_flight) == self.ahead or not (planned or self.scheduler.has_requests()):
             self._take_result()
         if not planned:
@@ -207,9 +210,10 @@ class Engine:
         self.run_until(lambda: not any(slots_taken(client) for client in self.clients()), what="all slots free")
         self.in_flight_work()
         scheduler = self.scheduler
-        left = [scheduler.waiting, scheduler.kv_holding_waiting, scheduler.running, scheduler.deferred_waiting]
-        left += [scheduler.finished_recving_kv_req_ids, scheduler.failed_recving_kv_req_ids, scheduler._inflight_prefills]
-        assert not any(map(len, left)) and not scheduler.deferred_frees
+        always = ("waiting", "running", "finished_recving_kv_req_ids", "failed_recving_kv_req_ids")
+        newer = ("skipped_waiting", "kv_holding_waiting", "deferred_waiting", "_inflight_prefills", "deferred_frees")
+        assert not [name for name in always if len(getattr(scheduler, name))]
+        assert not [name for name in newer if len(getattr(scheduler, name, ()))]
         manager = scheduler.kv_cache_manager
         assert manager.block_pool.get_num_free_blocks() == self.setup.blocks - 1  # one is vLLM's null block
         assert not any(each.req_to_blocks for each in manager.coordinator.single_type_managers)

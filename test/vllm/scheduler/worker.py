@@ -28,9 +28,10 @@ class Worker:
     def execute(self, scheduled: Any) -> ModelRunnerOutput:
         self.model.update(scheduled)
         connector, metadata = self.connector, scheduled.kv_connector_metadata
-        connector.handle_preemptions(metadata)
+        if hasattr(connector, "handle_preemptions"):  # since 0.14
+            connector.handle_preemptions(metadata)
         connector.bind_connector_metadata(metadata)
-        first = self.start_first or scheduled.has_sync_kv_loads
+        first = self.start_first or getattr(scheduled, "has_sync_kv_loads", True)  # before 0.29 always first
         if first:
             connector.start_load_kv(None)
         sampled = self.model.forward(scheduled) if scheduled.total_num_scheduled_tokens else {}
@@ -42,16 +43,14 @@ class Worker:
         if not first:
             connector.start_load_kv(None)
         connector.wait_for_save()
-        done = connector.get_transfer_results(scheduled.finished_req_ids)
         output = KVConnectorOutput(
-            finished_sending=done.finished_sending or None,
-            finished_recving=done.finished_recving or None,
-            failed_recving=done.failed_recving,
+            **self._transfers(scheduled.finished_req_ids),
             invalid_block_ids=connector.get_block_ids_with_load_errors(),
             kv_connector_stats=connector.get_kv_connector_stats(),
             kv_cache_events=connector.get_kv_connector_kv_cache_events(),
-            kv_connector_worker_meta=connector.build_connector_worker_meta(),
         )
+        if hasattr(output, "kv_connector_worker_meta"):
+            output.kv_connector_worker_meta = connector.build_connector_worker_meta()
         connector.clear_connector_metadata()
         if not sampled and output.is_empty():
             output = None  # as KVConnectorModelRunnerMixin.kv_connector_no_forward
@@ -59,5 +58,20 @@ class Worker:
             req_ids=list(sampled),
             req_id_to_index={request: index for index, request in enumerate(sampled)},
             sampled_token_ids=list(sampled.values()),
+            logprobs=None,  # these three had no defaults before 0.14
+            prompt_logprobs_dict={},
+            pooler_output=[],
             kv_connector_output=pickle.loads(pickle.dumps(output)),
         )
+
+    def _transfers(self, finished: set[str]) -> dict[str, Any]:
+        """From 0.30 on by name, and with those that failed."""
+        if "failed_recving" not in KVConnectorOutput.__dataclass_fields__:
+            sending, recving = self.connector.get_finished(finished)
+            return {"finished_sending": sending or None, "finished_recving": recving or None}
+        done = self.connector.get_transfer_results(finished)
+        return {
+            "finished_sending": done.finished_sending or None,
+            "finished_recving": done.finished_recving or None,
+            "failed_recving": done.failed_recving,
+        }
