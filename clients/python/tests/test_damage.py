@@ -141,7 +141,12 @@ def test_errors_of_the_mount_have_their_code_their_errno_and_their_phase(fuse_la
             fuse_lab.ask("resume all")
             assert (failure.code, failure.errno, failure.phase, failure.slot) == (code, rule.split()[1], phase, "free")
             get(kv, "00ad").check()
-        for rule, code in [("write EIO", "IO_ERROR"), ("write ENOSPC", "NO_SPACE"), ("write EDQUOT", "NO_SPACE"), ("rename EIO", "IO_ERROR")]:
+        for rule, code in [
+            ("write EIO", "IO_ERROR"),
+            ("write ENOSPC", "NO_SPACE"),
+            ("write EDQUOT", "NO_SPACE"),
+            ("rename EIO", "IO_ERROR"),
+        ]:
             fuse_lab.ask(f"fail {rule} match=/blocks/*")
             [failure] = put(kv, "00ad", replace=True).failed
             fuse_lab.ask("resume all")

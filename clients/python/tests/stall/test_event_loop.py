@@ -72,7 +72,9 @@ def go(process: subprocess.Popen[str]) -> None:
     process.stdin.flush()
 
 
-def ticks_on(lab: stall.Lab, asked: dict[str, Any], *, on_mount: bool, hang: Callable[[], None], held: Callable[[], None]) -> None:
+def ticks_on(
+    lab: stall.Lab, asked: dict[str, Any], *, on_mount: bool, hang: Callable[[], None], held: Callable[[], None]
+) -> None:
     what = f"{asked['engine']}: {asked['requests']} requests{', all stuck' * asked['stuck']}{', stderr on the hung mount' * on_mount}"
     asked = {**asked, "root": str(lab.mnt)}
     with child(asked, (lab.mnt if on_mount else lab.back) / "engine.log") as process:

@@ -113,7 +113,9 @@ async def ask(kv: AsyncClient, asked: dict[str, Any]) -> list[tuple[float, Block
         if index % 10 == 9 and not asked["stuck"]:
             result = await kv.lookup([names[index]], namespace=NAMESPACE, timeout_ms=timeout_ms)
         else:
-            result = await kv.load([names[index]], [slots[index]], namespace=NAMESPACE, bytes=SLOT_BYTES, timeout_ms=timeout_ms)
+            result = await kv.load(
+                [names[index]], [slots[index]], namespace=NAMESPACE, bytes=SLOT_BYTES, timeout_ms=timeout_ms
+            )
         return (time.monotonic() - deadline) * 1000, result
 
     tasks: list[asyncio.Task[tuple[float, BlocksResult | LookupResult]]] = []
