@@ -23,7 +23,11 @@ def stored(start: StartEngine, prompt: Callable[[int], list[int]], tmp_path_fact
 
 @pytest.mark.parametrize(
     ("what", "other"),
-    [("another hash seed", {"seed": "1"}), ("another dtype", {"dtype": "bfloat16"}), ("another version of the weights", {"weights_version": "2"})],
+    [
+        ("another hash seed", {"seed": "1"}),
+        ("another dtype", {"dtype": "bfloat16"}),
+        ("another version of the weights", {"weights_version": "2"}),
+    ],
     ids=lambda value: value.replace(" ", "-") if isinstance(value, str) else "",
 )
 def test_no_hit_with(what: str, other: dict[str, Any], start: StartEngine, stored: tuple[Path, list[int]]) -> None:

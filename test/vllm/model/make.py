@@ -48,7 +48,11 @@ def matrix(rows: int, columns: int, sharpness: float = 1.0) -> numpy.ndarray:
 hidden, inner, head = CONFIG["hidden_size"], CONFIG["intermediate_size"], CONFIG["head_dim"]
 q, kv = CONFIG["num_attention_heads"] * head, CONFIG["num_key_value_heads"] * head
 ones = numpy.ones(hidden, numpy.float32)
-weights = {"model.embed_tokens.weight": matrix(VOCABULARY, hidden, hidden**0.5), "model.norm.weight": ones, "lm_head.weight": matrix(VOCABULARY, hidden)}
+weights = {
+    "model.embed_tokens.weight": matrix(VOCABULARY, hidden, hidden**0.5),
+    "model.norm.weight": ones,
+    "lm_head.weight": matrix(VOCABULARY, hidden),
+}
 for layer in range(CONFIG["num_hidden_layers"]):
     weights |= {
         f"model.layers.{layer}.{name}": value
