@@ -257,7 +257,7 @@ class Run:
 
     async def numbers(self, when: str) -> None:
         """The server's own metrics; they cannot be had when it does not answer any more."""
-        pattern = r"^vllm:(kvlane_|external_prefix_cache)(?!.*_(bucket|created)$)"
+        pattern = r"vllm:(kvlane_|external_prefix_cache)(?![a-z_]*_(bucket|created)\b)"
         try:
             found = await asyncio.to_thread(self.server.metrics, pattern)
         except OSError as e:

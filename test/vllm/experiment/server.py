@@ -80,10 +80,13 @@ class Server:
         """Prometheus samples whose name matches; labels of the engine left out, others kept."""
         with urllib.request.urlopen(self.url + "/metrics", timeout=5) as answer:
             text = answer.read().decode()
+        # Line by line: one expression over all of it holds the interpreter, and with it what is being measured, for a second.
         found: dict[str, float] = {}
-        for name, labels, value in re.findall(r"^([a-zA-Z_:]+)(?:\{(.*?)\})? (\S+)$", text, re.M):
-            if re.search(pattern, name):
-                rest = ",".join(x for x in labels.split(",") if x and not x.startswith(("engine=", "model_name=")))
+        for line in text.splitlines():
+            if not line.startswith("#") and re.match(pattern, line):
+                series, value = line.rsplit(" ", 1)
+                name, _, labels = series.partition("{")
+                rest = ",".join(x for x in labels.rstrip("}").split(",") if x and not x.startswith(("engine=", "model_name=")))
                 found[name + ("{" + rest + "}" if rest else "")] = float(value)
         return found
 
