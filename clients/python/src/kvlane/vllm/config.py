@@ -47,7 +47,7 @@ class ConnectorOptions:
     timeout_ms: float | None = None
     """One deadline for every load, for those who want one number. None: by worth, between floor and ceiling."""
     deadline_floor_ms: float = 50
-    deadline_ceiling_ms: float = 2000
+    deadline_ceiling_ms: float = 1500
     lookup_budget_ms: float = 100
     """How long a request may wait for the answer whether its prefix is stored."""
     store_timeout_ms: float = 5000
