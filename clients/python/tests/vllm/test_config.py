@@ -97,5 +97,5 @@ def test_the_clients_options_carry_what_was_asked() -> None:
     assert dict(worker.mounts) == {"kv": "/mnt/kv"}
     assert (worker.slots, worker.slot_bytes) == (8, 8192)
     assert (worker.engine, worker.lanes, worker.stall_ms, worker.node, worker.create) == ("aio", 3, 70, "/n", True)
-    assert worker.timeout_ms == 2000
+    assert worker.timeout_ms == 1500
     assert options.to_client_options("scheduler", 1, 4096).timeout_ms == 100
