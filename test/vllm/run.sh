@@ -43,7 +43,7 @@ check "setup of vLLM" 2400 bash test/vllm/setup.sh || finish
 . test/vllm/environment.sh
 wanted gpu && tests gpu 600
 wanted scheduler && tests scheduler 900
-wanted engine && tests engine 900
+wanted engine && tests engine 1500 # eleven engines: five minutes on two idle cores
 wanted versions && closing_line "vLLM: versions" 900 "^FAILED: " bash test/vllm/versions.sh
 wanted experiment && closing_line "vLLM: experiment" 2400 "^ +FAIL +" bash test/vllm/experiment/run.sh "$form"
 
