@@ -75,3 +75,9 @@ def test_every_fact_has_one_sentence() -> None:
         features = decide(detected, "auto")
         assert len(features.reasons) == 3
         assert all(sentence.endswith((".", "}'.")) for sentence in features.reasons)
+
+
+def test_a_vllm_that_gives_away_blocks_that_are_being_loaded_gets_no_hits() -> None:
+    features = decide(replace(OLDEST, holds_aborted=False), "auto")
+    assert (features.load_mode, features.claims) == ("none", False)
+    assert "gives away the blocks" in said(features) and "0.18 or later" in said(features)

@@ -69,10 +69,21 @@ def detect(vllm_config: Any, kv_cache_config: Any) -> Detected:
         handshake=HANDSHAKE,
         policy=policy if policy in ("recompute", "fail") else None,
         groups=0 if groups is None else len(groups),
+        holds_aborted=_holds_aborted(),
         world_size=vllm_config.parallel_config.world_size,
         role=transfer.kv_role or "kv_both",
         version=str(getattr(vllm, "__version__", "unknown")),
     )
+
+
+def _holds_aborted() -> bool:
+    """By the argument that came with it. A scheduler without such a method is newer than what this was written for."""
+    try:
+        from vllm.v1.core.sched.scheduler import Scheduler
+    except ImportError:
+        return True
+    free = getattr(Scheduler, "_free_request", None)
+    return free is None or "delay_free_blocks" in inspect.signature(free).parameters
 
 
 def seed_sentence(vllm_config: Any) -> str:

@@ -35,6 +35,8 @@ class Detected:
     """kv_load_failure_policy; None: this vLLM has no such option, and recomputes."""
     groups: int = 1
     """KV cache groups; 0: not known in this process."""
+    holds_aborted: bool = True
+    """The blocks of a request that is aborted while it loads stay its own until the load is over (since 0.14 to 0.18)."""
     world_size: int = 1
     role: str = "kv_both"
     version: str = "unknown"
@@ -97,6 +99,11 @@ def _load_mode(detected: Detected, asked: str, backend: FailureBackend) -> tuple
     if backend == "none":
         # Staged, too: a copy that fails after its claim must be told, however rare it is.
         return "none", "No hit is claimed, because a failed load could not be reported; use vLLM 0.30 or later."
+    if not detected.holds_aborted:
+        return "none", (
+            f"No hit is claimed: vLLM {detected.version} gives away the blocks of a request that is aborted while they are being "
+            "loaded into; use vLLM 0.18 or later."
+        )
     refuses_async = detected.policy == "fail"
     if detected.worker_meta and (asked != "async" or refuses_async):
         if asked == "async":
