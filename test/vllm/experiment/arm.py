@@ -46,7 +46,7 @@ class Plan:
 
 
 FULL = Plan(hang_s=75, hits=4, singles=5, later=6, recover=8)
-SHORT = Plan(hang_s=20, hits=3, singles=3, later=3, recover=5)
+SHORT = Plan(hang_s=30, hits=3, singles=3, later=3, recover=5)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,9 @@ compared with two calm phases of the same server life, which compute the same am
   8 at once         how much the i-th of eight differs between the two phases
   one at a time     largest minus smallest of all calm requests, at least 10 % of their median (few samples underestimate a spread)
   the stream's gap  difference of the two phases' largest gaps, at least half of the larger: the largest of thousands has a long tail
+
+The short form shows the times and does not judge them: it runs in CI, on machines where the measuring process itself is seconds late. What
+it asserts needs no clock: who was answered before the resume, with which tokens, and what became of the server.
 """
 from __future__ import annotations
 
@@ -23,6 +26,8 @@ class Check(NamedTuple):
     measured: str
     bound: str
     passed: bool
+    timed: bool = False
+    """Judged in the full form only."""
 
 
 class Bound:
@@ -76,8 +81,8 @@ def controls(m: dict) -> list[Check]:
               all(h["hit"] and h["exact"] for h in hits)),
         Check("another prefix gives other tokens", str(m["prefix_matters"]), "True", m["prefix_matters"]),
         Check("prompts of the calm phases are no hits", str(fresh), "True", fresh),
-        Check("our own reader is stuck, from start to end of the hang", f"{probe['state']}, {probe['late']} in {probe['where'] or '?'}",
-              "D, D", probe["state"] == probe["late"] == "D"),
+        Check("our own reader is stuck soon after the start of the hang", f"{probe['state']} in {probe['where'] or '?'}", "D", probe["state"] == "D", True),
+        Check("  and at its end", probe["late"], "D", probe["late"] == "D"),
         Check("and returns after the resume", str(probe["returned"]), "True", probe["returned"]),
         Check("reads held back by the device", str(held["early"].get("read", 0)), "above 1, our own", held["early"].get("read", 0) > 1),
     ]
@@ -101,17 +106,19 @@ def promises(m: dict) -> list[Check]:
     return [
         Check("8 at once in the hang: 200 OK", f"{sum(a['status'] == 200 for a in burst)} of 8", "8", all(a["status"] == 200 for a in burst)),
         Check("  all of them before the resume", str(m["answered_in_the_hang"]), "True", m["answered_in_the_hang"]),
-        Check("  later than their own no-cache time by", f"{max(late):+.2f} s at most", str(late_bound), max(late) <= late_bound.s),
+        Check("  later than their own no-cache time by", f"{max(late):+.2f} s at most", str(late_bound), max(late) <= late_bound.s, True),
         Check("  token-exact", f"{sum(a['exact'] for a in burst)} of 8", "8", all(a["exact"] for a in burst)),
         Check("the stream's largest gap", f"{m['hang']['gap_s'] * 1e3:.0f} ms", f"{gap_bound * 1e3:.0f} ms (calm + noise)",
-              m["hang"]["gap_s"] <= gap_bound and m["hang"]["tokens"] > 0),
-        Check("/v1/models, slowest", f"{models:.3f} s", str(models_bound), models <= models_bound.s),
+              m["hang"]["gap_s"] <= gap_bound and m["hang"]["tokens"] > 0, True),
+        Check("/v1/models, slowest", f"{models:.3f} s", str(models_bound), models <= models_bound.s, True),
         Check("nothing else failed meanwhile", str(errors), "[]", not errors),
-        Check("later in the hang, median", f"{median(times):.2f} s", f"{median_bound:.2f} s (no-cache + noise)", median(times) <= median_bound),
-        Check("  slowest", f"{max(times):.2f} s", f"{each_bound:.2f} s (slowest no-cache + noise)", max(times) <= each_bound),
+        Check("later in the hang, median", f"{median(times):.2f} s", f"{median_bound:.2f} s (no-cache + noise)", median(times) <= median_bound, True),
+        Check("  slowest", f"{max(times):.2f} s", f"{each_bound:.2f} s (slowest no-cache + noise)", max(times) <= each_bound, True),
         Check("  200 OK and token-exact", f"{sum(a['exact'] for a in later)} of {len(later)}", "all", all(a["exact"] for a in later)),
-        Check("after the resume, the first hit is answered after", f"{again:.2f} s", str(again_bound), again <= again_bound.s and hit["exact"]),
-        Check("SIGTERM in a hang, gone after", f"{stopped:.2f} s", str(stop_bound), stopped <= stop_bound.s and bool(stop["held"])),
+        Check("after the resume, the first hit is answered after", f"{again:.2f} s", str(again_bound), again <= again_bound.s, True),
+        Check("  and it is a hit, token-exact", str(bool(hit and hit["exact"])), "True", bool(hit and hit["exact"])),
+        Check("SIGTERM in a hang, gone after", f"{stopped:.2f} s", str(stop_bound), stopped <= stop_bound.s, True),
+        Check("  with a call held back, and gone at all", f"{stop['seconds'] is not None}", "True", stop["seconds"] is not None and bool(stop["held"])),
         Check("nothing is left of it after the resume", str(stop["left_after_resume"]), "[]", not stop["left_after_resume"]),
     ]
 
@@ -126,7 +133,8 @@ def difference(m: dict) -> list[Check]:
     ]
 
 
-def checks(m: dict) -> list[Check]:
+def checks(m: dict, *, timed: bool) -> list[Check]:
     if "failed" in m:
         return [Check("the arm ran to its end", m["failed"].splitlines()[0], "", False)]
-    return controls(m) + (difference(m) if m["arm"] == "plain" else promises(m))
+    found = controls(m) + (difference(m) if m["arm"] == "plain" else promises(m))
+    return [c if timed or not c.timed else c._replace(bound=f"{c.bound} (shown only)", passed=True) for c in found]

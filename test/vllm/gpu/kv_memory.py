@@ -20,7 +20,7 @@ TOKENS = 16
 HEADS = 2
 HEAD = 8
 
-no_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device on this machine")
+no_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 
 Make = Callable[[str], dict[str, torch.Tensor]]
 
