@@ -90,14 +90,19 @@ def warm(engine: Engine, *prompts: Sequence[int], behind: str | Path | None = No
 
 def settled(engine: Engine) -> bool:
     """No store under way, also none that waits for another rank."""
-    return not engine.scheduler.has_requests() and not any(slots_taken(client) for client in engine.clients())
+    return not engine.scheduler.has_requests() and no_store_under_way(engine)
+
+
+def no_store_under_way(engine: Engine) -> bool:
+    """Nor a load: no slot is taken."""
+    return not any(slots_taken(client) for client in engine.clients())
 
 
 def written(engine: Engine, count: int, where: str | Path | None = None) -> None:
     """So many files are there, and the scheduler has heard of them: until then it remembers that they were not."""
     place = where or engine.setup.root
     engine.run_until(lambda: len(files(place)) >= count, what=f"{count} files")
-    engine.run_until(lambda: not any(slots_taken(client) for client in engine.clients()), what="the stores reported")
+    engine.run_until(lambda: no_store_under_way(engine), what="the stores reported")
     engine.in_flight_work()
     if not engine.connector._features.worker_meta:  # before 0.18 it never hears of them, and forgets after a second
         forgotten = time.monotonic() + 1.1

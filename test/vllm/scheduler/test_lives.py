@@ -7,7 +7,7 @@ import pytest
 from harness import Engine
 from model import expected
 from prompts import prompt, sharing
-from stories import both_modes, claims, compute, exact, files, make, pairs, ready, recording, warm, written
+from stories import both_modes, claims, compute, exact, files, make, no_store_under_way, pairs, ready, recording, warm, written
 
 
 def test_an_abort_before_the_look_up_is_answered_leaves_nothing(root: str, scheduling: str) -> None:
@@ -79,9 +79,8 @@ def test_preempted_requests_resume_and_answer_the_same(root: str, scheduling: st
 def test_a_preempted_request_is_a_hit_of_what_it_had_stored_itself(root: str, scheduling: str, mode: str) -> None:
     with Engine(make(root, scheduling=scheduling, load_mode=mode)) as engine:
         ready(engine)
-        engine.add("long", prompt(1, 120), 60)
-        engine.run_until(lambda: len(engine.output["long"]) > 20 and len(files(root)) >= 4)
-        engine.before_update = lambda: None
+        engine.add("long", prompt(1, 120), 300)
+        engine.run_until(lambda: len(engine.output["long"]) > 20 and len(files(root)) >= 4 and no_store_under_way(engine))
         while engine.in_flight:
             engine._take_result()
         assert engine.scheduler.reset_prefix_cache(reset_running_requests=True)  # preempts it; vLLM forgets its blocks

@@ -33,6 +33,17 @@ def test_with_one_rank_its_word_is_enough() -> None:
     assert bench.take() == ([], [])
 
 
+def test_an_ordered_store_ends_its_absence() -> None:
+    """A request that is preempted a moment later may find it on storage, before any report."""
+    bench = Bench(1)
+    bench.known.add_absent("a")
+    bench.known.add_bad("b")
+    bench.commits.begin("a")
+    bench.commits.begin("b")
+    assert not bench.known.is_absent("a")
+    assert bench.known.is_absent("b"), "a bad one stays so until the store is there"
+
+
 def test_without_reports_nothing_is_known_and_nothing_is_pending() -> None:
     bench = Bench(2, reports=False)
     bench.commits.begin("a")

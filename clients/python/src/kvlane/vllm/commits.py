@@ -45,6 +45,7 @@ class Commits:
         if key in self._stores or len(self._stores) >= CHUNKS_MAX:
             return False
         self._stores[key] = _Store(self._now_us(), set(self._others))
+        self._known.expect(key)
         return True
 
     def __contains__(self, key: object) -> bool:

@@ -1,7 +1,8 @@
 """What the scheduler remembers of storage: which chunks are there, which are not, which are bad.
 
 Positive until a failure says otherwise or until the memory is full; negative for a second, since another engine may store
-the chunk meanwhile; bad for ten, since a damaged chunk of one rank is still found by its name on rank 0.
+the chunk meanwhile, and no longer than until we order its store ourselves; bad for ten, since a damaged chunk of one rank is
+still found by its name on rank 0.
 """
 
 from __future__ import annotations
@@ -41,6 +42,10 @@ class KnownKeys:
         """It has just been written: also the end of its being bad."""
         self._bad.pop(key, None)
         self.add(key)
+
+    def expect(self, key: str) -> None:
+        """A store of it has been ordered: whoever asks from now on must ask storage."""
+        self._absent.pop(key, None)
 
     def add_absent(self, key: str) -> None:
         self._present.pop(key, None)
