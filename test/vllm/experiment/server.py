@@ -28,7 +28,7 @@ def free_port() -> int:
 
 
 def usual_priority() -> None:
-    os.setpriority(os.PRIO_PROCESS, 0, 0)  # not that of the measuring process
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))  # not that of the measuring process
 
 
 def environment() -> dict[str, str]:

@@ -22,13 +22,16 @@ TEST_S = 60
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Before 0.18 workers cannot tell the scheduler anything: no staged loads, and ranks that do not know of each other."""
+    """Before 0.18 workers cannot tell the scheduler anything: no staged loads, no hits under the policy fail, no report that
+    could break, and ranks that do not know of each other."""
     from vllm.v1.outputs import KVConnectorOutput
 
     if "kv_connector_worker_meta" in KVConnectorOutput.__dataclass_fields__:
         return
+    needs_it = {"staged", "fail", "report"}
+
     def wants_it(item: pytest.Item) -> bool:
-        return "test_ranks" in item.nodeid or "staged" in re.split(r"[\[\]-]", item.nodeid)
+        return "test_ranks" in item.nodeid or not needs_it.isdisjoint(re.split(r"[\[\]-]", item.nodeid))
 
     left_out = [item for item in items if wants_it(item)]
     config.hook.pytest_deselected(items=left_out)

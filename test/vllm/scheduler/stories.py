@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from harness import Engine, Setup
-from inspect_connector import namespace, slots_taken, stats_total
+from inspect_connector import namespace, slots_taken
 from model import expected
 
 CHUNK = 32
@@ -110,7 +110,7 @@ def written(engine: Engine, count: int, where: str | Path | None = None) -> None
 
 
 def counted(engine: Engine, name: str) -> float:
-    return stats_total(engine.stats, name)
+    return engine.counted(name)
 
 
 def recording(engine: Engine, target: object, method: str, then: Callable[..., Any] | None = None) -> list[tuple[Any, ...]]:

@@ -77,7 +77,6 @@ def test_every_fact_has_one_sentence() -> None:
         assert all(sentence.endswith((".", "}'.")) for sentence in features.reasons)
 
 
-def test_a_vllm_that_gives_away_blocks_that_are_being_loaded_gets_no_hits() -> None:
+def test_a_vllm_that_gives_away_blocks_that_are_being_loaded_gets_hits_and_is_known_for_it() -> None:
     features = decide(replace(OLDEST, holds_aborted=False), "auto")
-    assert (features.load_mode, features.claims) == ("none", False)
-    assert "gives away the blocks" in said(features) and "0.18 or later" in said(features)
+    assert (features.load_mode, features.claims, features.holds_aborted) == ("async", True, False)

@@ -219,6 +219,37 @@ def test_a_late_load_fails_once_and_what_comes_later_is_not_copied(rig: Rig) -> 
     assert rig.finished == ["r"] and rig.failed == ["r"] and rig.copier.kv == {}
 
 
+def test_a_cancelled_load_is_finished_at_once_and_what_it_was_reading_is_not_copied(start: Start) -> None:
+    rig = start(backend="block_ids")
+    rig.step(loads=[load(1, "0a")], copies=[copy(1, 1, 7, 8)])
+    request = rig.fake.expect("load")
+    rig.step(cancels=["r", "unknown"])
+    assert rig.finished == ["r"] and rig.invalid == [], "its blocks are others' now: none is named"
+    rig.land(page(1) + page(2), request=request)
+    rig.until(lambda: rig.free_slots == 16)
+    assert rig.finished == ["r"] and rig.copier.kv == {} and rig.seen.loads_timed == []
+    assert not [name for name in rig.counters if "fail" in name or "timeout" in name], "an abort is no failure"
+
+
+def test_a_cancelled_load_begins_no_other_copy_and_waits_for_the_one_that_is_running(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(staging, "PIECE_CHUNKS_MAX", 1)
+    rig = start(backend="block_ids")
+    rig.copier.slow = True
+    rig.step(loads=[load(1, "0a", "0b")], copies=[copy(1, 2, 5, 6, 7, 8)])
+    first, second = rig.fake.expect("load"), rig.fake.expect("load")
+    rig.land(page(1) + page(2), request=first)
+    rig.until(lambda: rig.copier.running)
+    rig.step(cancels=["r"])
+    rig.land(page(3) + page(4), request=second)
+    rig.until(lambda: rig.free_slots == 15)
+    assert rig.finished == [] and len(rig.copier.running) == 1
+    rig.copier.running[0].finish()
+    rig.step()
+    assert rig.finished == ["r"] and rig.invalid == [] and rig.free_slots == 16
+
+
 def test_a_failed_piece_waits_for_the_copies_that_are_running(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(staging, "PIECE_CHUNKS_MAX", 1)
     rig = start()

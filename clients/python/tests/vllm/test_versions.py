@@ -22,6 +22,7 @@ from kvlane.vllm.messages import CopyOrder, Orders
 
 BASE = "vllm.distributed.kv_transfer.kv_connector.v1.base"
 METRICS = "vllm.distributed.kv_transfer.kv_connector.v1.metrics"
+SCHEDULER = "vllm.v1.core.sched.scheduler"
 FACTORY = "vllm.distributed.kv_transfer.kv_connector.factory"
 OURS = ("kvlane.vllm.carriers", "kvlane.vllm.connector", "kvlane.vllm.prom")
 
@@ -46,6 +47,14 @@ class Factory:
         if name in cls._registry:
             raise ValueError("registered already")
         cls._registry[name] = (module, class_name)
+
+
+class FreesAtOnce:
+    def _free_request(self, request: Any) -> None: ...
+
+
+class Holds:
+    def _free_request(self, request: Any, delay_free_blocks: bool = False) -> None: ...
 
 
 @dataclass
@@ -123,7 +132,16 @@ def vllm_of(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Make]]:
         vllm.__version__ = version
         v1: Any = ModuleType(BASE.rpartition(".")[0])
         v1.base, v1.metrics = base, metrics
-        modules = {BASE: base, METRICS: metrics, FACTORY: factory, "prometheus_client": prometheus, "vllm": vllm}
+        scheduler: Any = ModuleType(SCHEDULER)
+        scheduler.Scheduler = FreesAtOnce if version in ("0.11.1", "0.13") else Holds
+        modules = {
+            BASE: base,
+            METRICS: metrics,
+            FACTORY: factory,
+            SCHEDULER: scheduler,
+            "prometheus_client": prometheus,
+            "vllm": vllm,
+        }
         for name, module in (*modules.items(), (v1.__name__, v1)):
             monkeypatch.setitem(sys.modules, name, module)
         for name in OURS:
@@ -215,6 +233,24 @@ def test_the_hybrid_manager_is_offered_only_where_failures_can_be_told_by_reques
 def test_a_mistake_in_the_options_stops_the_start(vllm_of: Callable[[str], Make], version: str) -> None:
     with pytest.raises(OptionError, match="did you mean 'timeout_ms'"):
         vllm_of(version)(Role.WORKER, timout_ms=5)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_abort_while_loading_is_our_business_only_where_vllm_gives_the_blocks_away(
+    vllm_of: Callable[[str], Make], version: str
+) -> None:
+    connector = vllm_of(version)(Role.SCHEDULER)
+    request = SimpleNamespace(request_id="r", block_hashes=[], num_tokens=64)
+    connector.update_state_after_alloc(request, SimpleNamespace(get_block_ids=lambda: ([5, 6],)), 32)
+    assert [order.request for order in connector.build_connector_meta(empty_step()).orders.copies] == ["r"]
+    assert connector.request_finished(request, [5, 6]) == (False, None)
+    output = SimpleNamespace(finished_recving={"r", "s"})
+    orders = connector.build_connector_meta(empty_step()).orders
+    connector.update_connector_output(output)
+    if version in ("0.11.1", "0.13"):
+        assert (orders.cancels, output.finished_recving) == (["r"], {"s"})
+    else:
+        assert (orders.cancels, output.finished_recving) == ([], {"r", "s"})
 
 
 def test_preemptions_may_come_as_ids_or_as_metadata(vllm_of: Callable[[str], Make]) -> None:

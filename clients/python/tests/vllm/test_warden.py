@@ -240,3 +240,85 @@ def test_a_hit_that_waits_long_for_room_stays_a_hit() -> None:
     now_s[0] += 60.0  # and has no room
     assert promises.allows("a", 0)
     assert promises.may_wait("a"), "what it waited for then is over"
+
+
+# --- vLLM before 0.16, which gives away the blocks of a request that is aborted while it loads -----------------------------
+
+
+def test_of_a_cancelled_load_no_block_is_named_and_the_device_is_waited_for_before_the_forward() -> None:
+    worker = Worker()
+    worker.step(Orders(copies=[copy("a", 3), copy("b", 4)]))
+    worker.warden.bind(Orders(cancels=["a"]))
+    assert worker.half.ended == ["device"]
+    worker.half.polls = [Transfers({"a"}, {"a"}, {3})]
+    assert worker.warden.poll() == Transfers({"a"}, {"a"}, set())
+    assert worker.errors() == {}
+
+
+def test_a_half_that_raises_when_it_is_to_cancel_is_stopped_before_the_forward() -> None:
+    worker = Worker()
+    worker.step(Orders(copies=[copy("a", 3)]))
+    worker.half.raising = {"bind"}
+    worker.warden.bind(Orders(cancels=["a"]))
+    assert worker.warden.retired and worker.half.ended[:2] == ["shutdown", "device"]
+    assert worker.warden.poll() == failed("a")
+
+
+def old_promises() -> Promises:
+    guard = Guard(Tally(), logging.getLogger("vllm.kvlane.test"))
+    return Promises(guard, block_tokens=16, holds_aborted=False)
+
+
+def grant(promises: Promises, request: str) -> None:
+    assert promises.allows(request, 0)
+    promises.answered(request, 32, 0)
+    promises.allocated(request, 32, [[5, 6]])
+    promises.complete(Orders(copies=[copy(request, 5, 6)]))
+
+
+def cancelled(promises: Promises) -> list[str]:
+    orders = Orders()
+    promises.complete(orders)
+    return orders.cancels
+
+
+def test_an_abort_while_loading_cancels_once_and_its_report_is_kept_from_vllm_once() -> None:
+    promises = old_promises()
+    grant(promises, "a")
+    promises.forget("a")
+    assert cancelled(promises) == ["a"] and cancelled(promises) == []
+    assert not promises.allows("a", 0), "vLLM would take the report for that of the next request of that name"
+    assert promises.reported({"a", "b"}) == {"a"}
+    assert promises.reported({"a"}) == set()
+    grant(promises, "a")
+
+
+def test_an_abort_between_the_report_and_vllms_next_look_bars_the_name_for_good() -> None:
+    promises = old_promises()
+    grant(promises, "a")
+    assert promises.reported({"a"}) == set()
+    promises.forget("a")
+    assert cancelled(promises) == []
+    assert not promises.allows("a", 0)
+    assert promises.reported({"a"}) == set(), "another connector's"
+    assert not promises.allows("a", 0)
+
+
+def test_a_load_that_was_used_leaves_nothing_behind() -> None:
+    promises = old_promises()
+    grant(promises, "a")
+    promises.reported({"a"})
+    promises.allocated("a", 0, [[5, 6, 7]])
+    assert not promises.allows("a", 1), "such a vLLM forgets what a preempted request has generated"
+    promises.forget("a")
+    assert cancelled(promises) == []
+    grant(promises, "a")
+
+
+def test_where_vllm_holds_the_blocks_nothing_is_cancelled_nor_kept_from_it() -> None:
+    promises = Promises(Guard(Tally(), logging.getLogger("vllm.kvlane.test")), block_tokens=16)
+    grant(promises, "a")
+    promises.forget("a")
+    assert cancelled(promises) == []
+    assert promises.reported({"a"}) == set()
+    grant(promises, "a")

@@ -156,8 +156,9 @@ class Rig:
     def step(
         self, *, loads: Sequence[LoadOrder] = (), copies: Sequence[CopyOrder] = (), drops: Sequence[int] = (),
         stores: Sequence[StoreOrder] = (), commits: Sequence[str] = (), forgets: Sequence[str] = (),
+        cancels: Sequence[str] = (),
     ) -> None:  # fmt: skip
-        orders = Orders(self.namespace, [*loads], [*copies], [*drops], [*stores], [*commits], [*forgets])
+        orders = Orders(self.namespace, [*loads], [*copies], [*drops], [*stores], [*commits], [*forgets], [*cancels])
         self.side.bind(orders)
         self.side.start_loads()
         self.side.save()

@@ -77,7 +77,7 @@ def detect(vllm_config: Any, kv_cache_config: Any) -> Detected:
 
 
 def _holds_aborted() -> bool:
-    """By the argument that came with it. A scheduler without such a method is newer than what this was written for."""
+    """By the argument that came with it, in 0.16. A scheduler without such a method is newer than what this was written for."""
     try:
         from vllm.v1.core.sched.scheduler import Scheduler
     except ImportError:

@@ -82,7 +82,9 @@ class KvlaneConnector(KVConnectorBase_V1):  # type: ignore[misc]
         load_ms = self._options.timeout_ms or self._options.deadline_ceiling_ms
         patience_s = (self._options.lookup_budget_ms + load_ms) / 1000 + PATIENCE_S
         ways = int(getattr(vllm_config.parallel_config, "decode_context_parallel_size", 1) or 1)
-        self._promises = Promises(self._guard, int(block_size or 1) * ways, patience_s)
+        self._promises = Promises(
+            self._guard, int(block_size or 1) * ways, patience_s, holds_aborted=self._features.holds_aborted
+        )
         worker: WorkerLike = NoWorker(self._rank)
         self._invalid_blocks: set[int] = set()
         self._last_stores_s = float("-inf")
@@ -231,12 +233,15 @@ class KvlaneConnector(KVConnectorBase_V1):  # type: ignore[misc]
 
     @guarded(nothing)
     def update_connector_output(self, connector_output: Any) -> None:
+        finished = set(connector_output.finished_recving or ())
+        if unwanted := self._promises.reported(finished):
+            connector_output.finished_recving = finished - unwanted  # vLLM reads it after us
         if self._scheduler is None:
             return
         meta = getattr(connector_output, "kv_connector_worker_meta", None)
         self._scheduler.on_report(
             meta.report if isinstance(meta, KvlaneWorkerMeta) else None,
-            set(connector_output.finished_recving or ()),
+            finished,
             set(getattr(connector_output, "failed_recving", None) or ()),
             set(getattr(connector_output, "invalid_block_ids", None) or ()),
         )

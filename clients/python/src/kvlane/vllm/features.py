@@ -36,7 +36,7 @@ class Detected:
     groups: int = 1
     """KV cache groups; 0: not known in this process."""
     holds_aborted: bool = True
-    """The blocks of a request that is aborted while it loads stay its own until the load is over (since 0.14 to 0.18)."""
+    """The blocks of a request that is aborted while it loads stay its own until the load is over (since 0.16)."""
     world_size: int = 1
     role: str = "kv_both"
     version: str = "unknown"
@@ -57,6 +57,7 @@ class Features:
     """False: no hit is ever claimed. Stores go on: they can be loaded after the configuration was mended."""
     reasons: tuple[str, ...]
     """One sentence per fact, for the start-up log."""
+    holds_aborted: bool = True
 
 
 def decide(detected: Detected, asked: str, *, load: bool = True) -> Features:
@@ -79,6 +80,7 @@ def decide(detected: Detected, asked: str, *, load: bool = True) -> Features:
         load_mode=mode,
         claims=mode != "none",
         reasons=(reason, _policy_reason(detected.policy, mode), backend_reason),
+        holds_aborted=detected.holds_aborted,
     )
 
 
@@ -99,11 +101,6 @@ def _load_mode(detected: Detected, asked: str, backend: FailureBackend) -> tuple
     if backend == "none":
         # Staged, too: a copy that fails after its claim must be told, however rare it is.
         return "none", "No hit is claimed, because a failed load could not be reported; use vLLM 0.30 or later."
-    if not detected.holds_aborted:
-        return "none", (
-            f"No hit is claimed: vLLM {detected.version} gives away the blocks of a request that is aborted while they are being "
-            "loaded into; use vLLM 0.18 or later."
-        )
     refuses_async = detected.policy == "fail"
     if detected.worker_meta and (asked != "async" or refuses_async):
         if asked == "async":

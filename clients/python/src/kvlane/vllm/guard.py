@@ -116,6 +116,11 @@ class Owed:
             blocks = frozenset(block for group in copy.blocks for block in group) - {NULL_BLOCK}
             self._debts[copy.request] = _Debt(self._now_s(), self._polls, blocks)
 
+    def cancel(self, requests: Iterable[str]) -> None:
+        """Their blocks are others' now. Their end is owed as before."""
+        for request in self._debts.keys() & set(requests):
+            self._debts[request] = self._debts[request]._replace(blocks=frozenset())
+
     def settle(self, said: Transfers) -> tuple[Transfers, set[str]]:
         """Of one poll: what may be passed on of it, and the ids that were not owed.
 

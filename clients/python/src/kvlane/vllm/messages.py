@@ -78,9 +78,12 @@ class Orders:
     """Chunks that all other ranks have stored: rank 0 writes its own now, and its file is the proof for look-ups."""
     forgets: list[str] = field(default_factory=list)
     """Chunks that some rank could not store: rank 0 lets go of its own."""
+    cancels: list[str] = field(default_factory=list)
+    """Requests whose blocks were given away while they were being loaded into (vLLM before 0.16, on an abort): nothing may be
+    copied for them from now on. Their one `finished_recving` is still owed."""
 
     def __bool__(self) -> bool:
-        return bool(self.loads or self.copies or self.drops or self.stores or self.commits or self.forgets)
+        return any((self.loads, self.copies, self.drops, self.stores, self.commits, self.forgets, self.cancels))
 
 
 class Staged(NamedTuple):

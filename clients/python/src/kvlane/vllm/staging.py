@@ -11,7 +11,8 @@ without any limit of its own. It is never finished while a copy into its blocks 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from ..results import BlocksResult
 from .link import Link
@@ -131,6 +132,13 @@ class Staging:
         load.copy, load.bad_order, load.blocks = copy, True, []
         load.cut(0, "INTERNAL_ERROR", "")
         self._safely_move(load)
+
+    def cancel(self, requests: Iterable[str]) -> None:
+        """Their blocks are others' now: no copy is begun any more. Ends like a load of nothing; neither hit nor failure."""
+        for load in [each for each in self._loads.values() if each.copy is not None and each.copy.request in requests]:
+            assert load.copy is not None
+            load.copy, load.limit, load.staged_at = replace(load.copy, chunks=0), 0, load.staged_at or self._now()
+            self._safely_move(load)
 
     # --- moving on -------------------------------------------------------------------------------------------------
 

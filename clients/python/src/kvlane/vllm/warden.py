@@ -10,7 +10,7 @@ before the blocks are given back. The engine goes on without the cache.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from typing import Any
 
 from .guard import FAILED_LOAD, Guard, NoWorker, Owed, Transfers, WorkerLike
@@ -26,9 +26,17 @@ class Promises:
     """What vLLM's scheduler was promised, in books that need nothing of the scheduler's half."""
 
     def __init__(
-        self, guard: Guard, block_tokens: int, patience_s: float = 10.0, now_s: Callable[[], float] = time.monotonic
+        self,
+        guard: Guard,
+        block_tokens: int,
+        patience_s: float = 10.0,
+        now_s: Callable[[], float] = time.monotonic,
+        *,
+        holds_aborted: bool = True,
     ) -> None:
-        """`patience_s`: how long one request may be told to ask again; more than look-up and load take together."""
+        """`patience_s`: how long one request may be told to ask again; more than look-up and load take together.
+        `holds_aborted`: see features.py. Where False, an abort is our business: nothing may be copied any more, and a report
+        that nobody waits for would stay with vLLM, and count as that of the next request of that name."""
         self._guard = guard
         self._block_tokens = block_tokens
         self._patience_s = patience_s
@@ -39,10 +47,19 @@ class Promises:
         """Request → hits that vLLM made room for."""
         self._accepted: dict[str, tuple[tuple[int, ...], ...]] = {}
         """Of this step."""
+        self._holds_aborted = holds_aborted
+        self._loading: dict[str, bool] = {}
+        """Accepted hits that vLLM waits for → whether their report has come. Empty where vLLM holds what is aborted."""
+        self._barred: dict[str, bool] = {}
+        """Names of requests that ended while loading → whether their report is still to come. One that came before the end is
+        vLLM's for ever, as many as these."""
+        self._cancels: list[str] = []
 
     def allows(self, request: str, preemptions: int) -> bool:
         """False: nothing more is promised. One that was granted a hit and asks again without having been preempted lost
-        it, and would for ever."""
+        it, and would for ever. (vLLM 0.13 forgets what a preempted request has generated when it is loaded.)"""
+        if not self._holds_aborted and (preemptions or request in self._barred):
+            return False
         return self._granted.get(request, 0) <= preemptions
 
     def may_wait(self, request: str) -> bool:
@@ -65,18 +82,36 @@ class Promises:
         """vLLM made room, with the hit or without. The blocks that it had itself are left out: those may be in use by
         others. (With several groups the count is not exact; there a failure is not reported by block ids.)"""
         self._waiting.pop(request, None)
+        self._loading.pop(request, None)  # vLLM has taken its report
         skip = self._local_tokens.pop(request, 0) // self._block_tokens
         if external_tokens > 0:
             self._granted[request] = self._granted.get(request, 0) + 1
             self._accepted[request] = tuple(tuple(group[skip:]) for group in blocks)
+            if not self._holds_aborted:
+                self._loading[request] = False
 
     def forget(self, request: str) -> None:
         for book in (self._local_tokens, self._waiting, self._granted):
             book.pop(request, None)
+        has_come = self._loading.pop(request, None)
+        if has_come is not None:
+            self._barred[request] = not has_come
+            if not has_come:
+                self._cancels.append(request)
+
+    def reported(self, requests: Set[str]) -> set[str]:
+        """Loads that are over → those of them that vLLM must not hear of: it waits for them no more."""
+        for request in self._loading.keys() & requests:
+            self._loading[request] = True
+        unwanted = {request for request in requests if self._barred.get(request)}
+        for request in unwanted:
+            del self._barred[request]
+        return unwanted
 
     def complete(self, orders: Orders) -> None:
         """A hit that was accepted leaves in the same step. One without an order would wait for ever: it is ordered to fail.
         An order without a hit comes too late, and vLLM would not know what is reported for it: it is dropped."""
+        orders.cancels, self._cancels = self._cancels, []
         accepted, self._accepted = self._accepted, {}
         late = [copy.load for copy in orders.copies if copy.request not in accepted]
         if late:
@@ -123,11 +158,14 @@ class Warden:
 
     def bind(self, orders: Orders) -> None:
         self._owed.add(orders.copies)
+        self._owed.cancel(orders.cancels)
         lost = {copy.request for copy in orders.copies if copy.load == FAILED_LOAD}
         if lost:
             self._lost |= lost
             orders.copies = [copy for copy in orders.copies if copy.load != FAILED_LOAD]
         self._ask("bind_connector_metadata", lambda: self.worker.bind(orders))
+        if orders.cancels:  # this step's forward may write those blocks: what is still being copied into them must be over
+            self._ask("bind_connector_metadata", self._wait_for_device)
 
     def start_loads(self) -> None:
         self._ask("start_load_kv", lambda: self.worker.start_loads())

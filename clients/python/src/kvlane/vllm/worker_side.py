@@ -125,6 +125,8 @@ class WorkerSide:
         if not self._saved and self._orders.stores:
             self._drop(self._orders.stores, "no_forward")
         self._orders, self._begun, self._saved = orders, False, False
+        if self._parts is not None:
+            self._parts[2].cancel(orders.cancels)
 
     def start_loads(self) -> None:
         self._take_up()
