@@ -51,14 +51,19 @@ class Dice:
             fake.order(exit=3)
             return None
         if fate > 0.9:  # late: after the deadline and the grace, while slots are quarantined
-            threading.Timer(0.09, lambda life=fake.pid: self.answer(fake, request) if life == fake.pid else None).start()
+            threading.Timer(0.09, self.answer_late, (fake, request, fake.pid)).start()
             return None
         self.answer(fake, request, 0.0 if fate < 0.7 else 0.5)
         return None
 
+    def answer_late(self, fake: FakeSidecar, request: Mapping[str, Any], life: int) -> None:
+        """Unless that life is over: `write` would reach the arena of the next one, which no real sidecar can."""
+        if fake.pid == life:
+            self.answer(fake, request)
+
     def answer(self, fake: FakeSidecar, request: Mapping[str, Any], failing: float = 0.0) -> None:
         failed = []
-        try:  # `write` would reach the arena of the next life
+        try:
             for block, (key, slot) in enumerate(zip(request["keys"], request["slots"], strict=True)):
                 if self.random.random() < failing:
                     failed.append({"block": block, "code": "IO_ERROR", "phase": "read", "waited_ms": 1, "slot": "free"})

@@ -1,6 +1,7 @@
 """Stands between vLLM's hooks and the two halves of the connector, and keeps its own books of claimed hits.
 
-    Promises    scheduler: a hit that was accepted leaves in the same step, as a CopyOrder or as one that fails
+    Promises    scheduler: a hit that was accepted leaves in the same step, as a CopyOrder or as one that fails; one whose
+                request is aborted is cancelled, where vLLM would give its blocks to others meanwhile (before 0.16)
     Warden    worker: what is ordered is reported once; a half that raises while something is owed is retired
 
 Surprising: retiring is for good. What a half that lost its way may still do to KV blocks cannot be known, so it is stopped
