@@ -81,7 +81,8 @@ def test_a_preempted_request_is_a_hit_of_what_it_had_stored_itself(root: str, sc
         ready(engine)
         engine.add("long", prompt(1, 120), 300)
         engine.run_until(lambda: len(engine.output["long"]) > 20 and len(files(root)) >= 4 and no_store_under_way(engine))
-        while engine.in_flight:
+        # Newer vLLMs cannot forget blocks while a step is in flight; older ones drop the next token for one, be there one or not.
+        while engine.in_flight and hasattr(engine.scheduler, "deferred_frees"):
             engine._take_result()
         assert engine.scheduler.reset_prefix_cache(reset_running_requests=True)  # preempts it; vLLM forgets its blocks
         engine.finish("long")
