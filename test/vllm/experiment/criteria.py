@@ -7,8 +7,9 @@ compared with two calm phases of the same server life, which compute the same am
   one at a time     largest minus smallest of all calm requests, at least 10 % of their median (few samples underestimate a spread)
   the stream's gap  difference of the two phases' largest gaps, at least half of the larger: the largest of thousands has a long tail
 
-The short form shows the times and does not judge them: it runs in CI, on machines where the measuring process itself is seconds late. What
-it asserts needs no clock: who was answered before the resume, with which tokens, and what became of the server.
+The short form runs in CI, on any machine. It judges the absolute promises at twice their bounds, and only where the measuring process was
+hardly late itself; what is compared with noise it shows. All else that it asserts needs no clock: who was answered before the resume, with
+which tokens, and what became of the server.
 """
 from __future__ import annotations
 
@@ -19,6 +20,10 @@ BURST_LATE_MAX_S = 2.0  # beyond the no-cache time
 MODELS_MAX_S = 0.25
 HIT_AGAIN_MAX_S = 1.0
 STOP_MAX_S = 5.0
+SHORT_SLACK = 2.0
+"""The short form's bounds are so many times the promised ones: generous, as a bound in CI should be."""
+OWN_LATENESS_MAX_S = 0.25
+"""Beyond, a short form's times say nothing of the server. On a machine that is left alone it is 0.05 s at most."""
 
 
 class Check(NamedTuple):
@@ -26,15 +31,15 @@ class Check(NamedTuple):
     measured: str
     bound: str
     passed: bool
-    timed: bool = False
-    """Judged in the full form only."""
+    shown: bool = False
+    """In the short form not judged."""
 
 
 class Bound:
     """A promise, or what replaces it where this machine breaks it without a hang."""
 
-    def __init__(self, promise_s: float, here_s: float) -> None:
-        self.promise_s, self.s = promise_s, max(promise_s, here_s)
+    def __init__(self, promise_s: float, here_s: float, slack: float) -> None:
+        self.promise_s, self.s = promise_s * slack, max(promise_s * slack, here_s)
 
     def __str__(self) -> str:
         text = f"{self.promise_s:.2f} s"
@@ -90,7 +95,11 @@ def controls(m: dict) -> list[Check]:
     ]
 
 
-def promises(m: dict) -> list[Check]:
+def own_lateness_s(m: dict) -> float:
+    return max(part["lag_s"] for part in (*m["calm"], m["hang"], m["recover"]))
+
+
+def promises(m: dict, *, full: bool) -> list[Check]:
     late, burst, later = late_s(m), m["burst"], m["later"]
     singles, noise = single_no_cache(m)
     times = [endless(a["seconds"]) for a in later]
@@ -99,27 +108,28 @@ def promises(m: dict) -> list[Check]:
     again = endless(hit["answered_s"] if hit else None)
     stopped = endless(stop["seconds"])
 
-    late_bound = Bound(BURST_LATE_MAX_S, burst_noise_s(m))
-    models_bound = Bound(MODELS_MAX_S, 0.0 if (calm := max(p["models_s"] for p in m["calm"])) < MODELS_MAX_S else 1.5 * calm)
+    slack, shown = 1.0 if full else SHORT_SLACK, own_lateness_s(m) > OWN_LATENESS_MAX_S
+    late_bound = Bound(BURST_LATE_MAX_S, burst_noise_s(m), slack)
+    models_bound = Bound(MODELS_MAX_S, 0.0 if (calm := max(p["models_s"] for p in m["calm"])) < MODELS_MAX_S else 1.5 * calm, slack)
     # A request at work in the very moment of the resume, and then the hit.
-    again_bound = Bound(HIT_AGAIN_MAX_S, 0.0 if (one := max(h["seconds"] for h in m["hits"])) < HIT_AGAIN_MAX_S / 2 else 0.5 + 2 * one)
-    stop_bound = Bound(STOP_MAX_S, 1.5 * (m["stop_calm_s"] or 0.0))
+    again_bound = Bound(HIT_AGAIN_MAX_S, 0.0 if (one := max(h["seconds"] for h in m["hits"])) < HIT_AGAIN_MAX_S / 2 else 0.5 + 2 * one, slack)
+    stop_bound = Bound(STOP_MAX_S, 1.5 * (m["stop_calm_s"] or 0.0), slack)
     gap_bound, median_bound, each_bound = gap_bound_s(m), median(singles) + noise, max(singles) + noise
     return [
         Check("8 at once in the hang: 200 OK", f"{sum(a['status'] == 200 for a in burst)} of 8", "8", all(a["status"] == 200 for a in burst)),
         Check("  all of them before the resume", str(m["answered_in_the_hang"]), "True", m["answered_in_the_hang"]),
-        Check("  later than their own no-cache time by", f"{max(late):+.2f} s at most", str(late_bound), max(late) <= late_bound.s, True),
+        Check("  later than their own no-cache time by", f"{max(late):+.2f} s at most", str(late_bound), max(late) <= late_bound.s, shown),
         Check("  token-exact", f"{sum(a['exact'] for a in burst)} of 8", "8", all(a["exact"] for a in burst)),
         Check("the stream's largest gap", f"{m['hang']['gap_s'] * 1e3:.0f} ms", f"{gap_bound * 1e3:.0f} ms (calm + noise)",
               m["hang"]["gap_s"] <= gap_bound and m["hang"]["tokens"] > 0, True),
-        Check("/v1/models, slowest", f"{models:.3f} s", str(models_bound), models <= models_bound.s, True),
+        Check("/v1/models, slowest", f"{models:.3f} s", str(models_bound), models <= models_bound.s, shown),
         Check("nothing else failed meanwhile", str(errors), "[]", not errors, True),
         Check("later in the hang, median", f"{median(times):.2f} s", f"{median_bound:.2f} s (no-cache + noise)", median(times) <= median_bound, True),
         Check("  slowest", f"{max(times):.2f} s", f"{each_bound:.2f} s (slowest no-cache + noise)", max(times) <= each_bound, True),
         Check("  200 OK and token-exact", f"{sum(a['exact'] for a in later)} of {len(later)}", "all", all(a["exact"] for a in later)),
-        Check("after the resume, the first hit is answered after", f"{again:.2f} s", str(again_bound), again <= again_bound.s, True),
+        Check("after the resume, the first hit is answered after", f"{again:.2f} s", str(again_bound), again <= again_bound.s, shown),
         Check("  and it is a hit, token-exact", str(bool(hit and hit["exact"])), "True", bool(hit and hit["exact"])),
-        Check("SIGTERM in a hang, gone after", f"{stopped:.2f} s", str(stop_bound), stopped <= stop_bound.s, True),
+        Check("SIGTERM in a hang, gone after", f"{stopped:.2f} s", str(stop_bound), stopped <= stop_bound.s, shown),
         Check("  with a call held back, and gone at all", f"{stop['seconds'] is not None}", "True", stop["seconds"] is not None and bool(stop["held"])),
         Check("nothing is left of it after the resume", str(stop["left_after_resume"]), "[]", not stop["left_after_resume"]),
     ]
@@ -135,8 +145,8 @@ def difference(m: dict) -> list[Check]:
     ]
 
 
-def checks(m: dict, *, timed: bool) -> list[Check]:
+def checks(m: dict, *, full: bool) -> list[Check]:
     if "failed" in m:
         return [Check("the arm ran to its end", m["failed"].splitlines()[0], "", False)]
-    found = controls(m) + (difference(m) if m["arm"] == "plain" else promises(m))
-    return [c if timed or not c.timed else c._replace(bound=f"{c.bound} (shown only)", passed=True) for c in found]
+    found = controls(m) + (difference(m) if m["arm"] == "plain" else promises(m, full=full))
+    return [c if full or not c.shown else c._replace(bound=f"{c.bound} (shown only)", passed=True) for c in found]
