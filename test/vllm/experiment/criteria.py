@@ -111,8 +111,9 @@ def promises(m: dict, *, full: bool) -> list[Check]:
     slack, shown = 1.0 if full else SHORT_SLACK, own_lateness_s(m) > OWN_LATENESS_MAX_S
     late_bound = Bound(BURST_LATE_MAX_S, burst_noise_s(m), slack)
     models_bound = Bound(MODELS_MAX_S, 0.0 if (calm := max(p["models_s"] for p in m["calm"])) < MODELS_MAX_S else 1.5 * calm, slack)
-    # A request at work in the very moment of the resume, and then the hit.
-    again_bound = Bound(HIT_AGAIN_MAX_S, 0.0 if (one := max(h["seconds"] for h in m["hits"])) < HIT_AGAIN_MAX_S / 2 else 0.5 + 2 * one, slack)
+    # A request that came in the very moment of the resume, before the mount was known to be back, and then the hit.
+    one, before = max(h["seconds"] for h in m["hits"]), 0.0 if full else max(singles)
+    again_bound = Bound(HIT_AGAIN_MAX_S, slack * HIT_AGAIN_MAX_S + before if one < HIT_AGAIN_MAX_S / 2 else 0.5 + 2 * one + before, slack)
     stop_bound = Bound(STOP_MAX_S, 1.5 * (m["stop_calm_s"] or 0.0), slack)
     gap_bound, median_bound, each_bound = gap_bound_s(m), median(singles) + noise, max(singles) + noise
     return [
