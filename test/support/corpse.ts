@@ -1,8 +1,11 @@
 // corpse.ts — what is left of a process, from /proc. A killed sidecar with a call in the kernel is a zombie whose stuck threads
 // stay; nobody can reap it before they come back. With transfers of native AIO in flight it is the process that keeps its address
 // space (keeper.h) which stays, an orphan in exit_aio.
+//
+// Surprising: a look at it may hang. Reading stat, status or cmdline holds the other's memory for a moment, and whoever holds it last
+// waits for its IO. So each is read only of a task without memory, which the link to its program tells without holding anything.
 
-import { readdirSync, readFileSync } from 'node:fs';
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { expect } from 'vitest';
 
 const GONE_MS = 15_000;
@@ -10,7 +13,7 @@ const GONE_MS = 15_000;
 /** Reaped, or a zombie without threads: that is an init that does not reap, and costs a number. */
 export function isGone(pid: number): boolean {
   try {
-    return readdirSync(`/proc/${pid}/task`).length === 1 && 'ZX'.includes(stateIn(`/proc/${pid}/stat`));
+    return readdirSync(`/proc/${pid}/task`).length === 1 && 'ZX'.includes(stateOf(`/proc/${pid}`));
   } catch {
     return true;
   }
@@ -24,17 +27,17 @@ export function familyOf(pid: number): number[] {
 
 /** Nothing stays that could leave: they have given their memory back, or keep that of a corpse. */
 export async function expectLeft(...pids: number[]): Promise<void> {
-  const staying = (): string[] => pids.filter((pid) => readIf(`/proc/${pid}/cmdline`) !== '' && readIf(`/proc/${pid}/comm`) !== 'kv-keeper\n').map((pid) => `${pid} ${statesOf(pid)}`);
+  const staying = (): string[] => pids.filter((pid) => hasMemory(`/proc/${pid}`) && readIf(`/proc/${pid}/comm`) !== 'kv-keeper\n').map((pid) => `${pid} ${statesOf(pid)}`);
   await expect.poll(staying, { timeout: GONE_MS, interval: 5 }).toEqual([]);
 }
 
-/** The states of their threads, as in "Z:1 D:3", for a measured line. */
+/** The states of their threads, as in "Z:1 D:3", for a measured line; M of one that still has its memory. */
 export function statesOf(...pids: number[]): string {
   const counts = new Map<string, number>();
   for (const pid of pids) {
     try {
       for (const tid of readdirSync(`/proc/${pid}/task`)) {
-        const state = stateIn(`/proc/${pid}/task/${tid}/stat`);
+        const state = stateOf(`/proc/${pid}/task/${tid}`);
         counts.set(state, (counts.get(state) ?? 0) + 1);
       }
     } catch {
@@ -59,6 +62,15 @@ function readIf(file: string): string {
   }
 }
 
-function stateIn(file: string): string {
-  return /\) (\w) /.exec(readFileSync(file, 'utf8'))?.[1] ?? '?';
+function hasMemory(task: string): boolean {
+  try {
+    readlinkSync(`${task}/exe`);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function stateOf(task: string): string {
+  return hasMemory(task) ? 'M' : (/\) (\w) /.exec(readFileSync(`${task}/stat`, 'utf8'))?.[1] ?? '?');
 }

@@ -15,9 +15,6 @@ from collections.abc import Mapping, Sequence
 
 from .errors import StartFailed
 
-PF_EXITING = 0x4
-"""In the flags of /proc/PID/stat: do_exit() has begun."""
-
 
 class SidecarProcess:
     """Pipes are non-blocking on our side and closed at most once; every method returns at once."""
@@ -78,16 +75,20 @@ class SidecarProcess:
         """Whether it is past all return though it cannot be reaped and its pipes are open.
 
         So it is with native AIO in flight: a killed process waits for it (exit_aio) before it closes anything, and
-        neither EOF nor the pidfd tells. /proc/PID/stat answers without touching the process's memory or its locks.
+        neither EOF nor the pidfd tells. It has let go of its memory by then, and so of the link to its program.
+
+        Never by /proc/PID/stat, status or cmdline: reading them holds that memory for a moment, and whoever holds it
+        last waits in exit_aio in the other's stead, until the mount answers.
         """
         if self.status is not None:
             return True
         try:
-            with open(f"/proc/{self.pid}/stat", "rb") as stat:
-                fields = stat.read().rpartition(b")")[2].split()
-            return fields[0] in (b"Z", b"X") or bool(int(fields[6]) & PF_EXITING)
-        except (OSError, IndexError, ValueError):
-            return False  # no /proc, or none of ours to see: silence will decide
+            os.readlink(f"/proc/{self.pid}/exe")
+        except FileNotFoundError:
+            return os.path.exists(f"/proc/{self.pid}")  # else no /proc, or none of ours to see: silence will decide
+        except OSError:
+            pass
+        return False
 
     def kill(self) -> None:
         self.killed = True

@@ -128,11 +128,25 @@ def run_until_stuck(lab: stall.Lab, child: Engine, stuck: str) -> list[int]:
     return below(child.process.pid)
 
 
+def has_memory(task: Path) -> bool:
+    """Told by the link to its program. Reading stat, status or cmdline of a task that has any holds that memory for a moment,
+    and whoever holds it last waits for the native AIO of the other."""
+    try:
+        (task / "exe").readlink()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return True
+
+
+def state_of(task: Path) -> str:
+    """As in ps; M of one that still has its memory."""
+    return "M" if has_memory(task) else (task / "stat").read_text().rpartition(")")[2].split()[0]
+
+
 def is_gone(pid: int) -> bool:
     """Reaped, or a zombie without threads, which an init that does not reap leaves."""
     try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        return state in "ZX" and len(os.listdir(f"/proc/{pid}/task")) == 1
+        return state_of(Path(f"/proc/{pid}")) in "ZX" and len(os.listdir(f"/proc/{pid}/task")) == 1
     except (FileNotFoundError, ProcessLookupError):
         return True
 
@@ -141,7 +155,7 @@ def has_left(pid: int) -> bool:
     """It has given its memory back: what is left of it, if anything, is the kernel's doing. A keeper stays as long as the
     corpse of its sidecar."""
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes() == b"" or Path(f"/proc/{pid}/comm").read_text() == "kv-keeper\n"
+        return not has_memory(Path(f"/proc/{pid}")) or Path(f"/proc/{pid}/comm").read_text() == "kv-keeper\n"
     except (FileNotFoundError, ProcessLookupError):
         return True
 
@@ -167,8 +181,7 @@ def left_behind(*pids: int) -> str:
     tasks: list[str] = []
     for pid in pids:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            for tid in os.listdir(f"/proc/{pid}/task"):
-                tasks.append(Path(f"/proc/{pid}/task/{tid}/stat").read_text().rpartition(")")[2].split()[0])
+            tasks += map(state_of, Path(f"/proc/{pid}/task").iterdir())
     return " ".join(f"{state}:{tasks.count(state)}" for state in sorted(set(tasks))) or "nothing"
 
 
