@@ -6,6 +6,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { type Addon, unpacked } from './packed.ts';
 
 export type LaneClass = 'load' | 'store' | 'metadata';
 export type Engine = 'threads' | 'aio';
@@ -55,6 +56,8 @@ export interface Native {
   closePool(pool: number): void;
   /** Throws only on programming errors. */
   submit(pool: number, operation: OpSpec): void;
+  /** As submit() for each of these blocks, in this order, in one crossing. */
+  submitBlocks(pool: number, shared: SharedSpec, blocks: readonly BlockSpec[]): void;
   /** Settles the caller's claim. An id that is not outstanding is `done`: its event may be in the batch that is being read. */
   abandon(id: number): Abandoned;
   /** Takes it back out of the queue: true, and nothing is heard of it again. False: a lane took it up, and the caller's claim stands. */
@@ -80,13 +83,35 @@ export interface ArenaInfo {
 export type OpSpec = { id: number; mount: number; rootGeneration: number; /** 0: none */ deadlineUs: number } & (
   | { kind: 'load'; namespace: string; hex: string; region: 0 | 1; offset: number; bytes: number }
   | { kind: 'store'; namespace: string; hex: string; region: 0 | 1; offset: number; bytes: number; replace: boolean; durable: boolean; fileMode: number }
-  | { kind: 'lookup'; namespace: string; names: string[] }
+  | { kind: 'lookup'; namespace: string; names: readonly string[] }
   | { kind: 'remove'; namespace: string; hex: string }
   | { kind: 'aside'; namespace: string; hex: string; inode: string; fileMode: number }
   | { kind: 'identify'; create: boolean; fileMode: number }
   | { kind: 'namespace'; namespace: string; fingerprint: string; bump: boolean; fileMode: number }
   | { kind: 'probe'; probeClass: LaneClass; fileMode: number }
 );
+
+/** What the blocks of one task have in common; as in the OpSpec of this kind. */
+export interface SharedSpec {
+  kind: 'load' | 'store' | 'remove';
+  mount: number;
+  rootGeneration: number;
+  deadlineUs: number;
+  namespace: string;
+  /** These two: of stores. */
+  durable: boolean;
+  fileMode: number;
+}
+
+/** A remove has no memory, and only a store can replace. */
+export interface BlockSpec {
+  id: number;
+  hex: string;
+  region: 0 | 1;
+  offset: number;
+  bytes: number;
+  replace: boolean;
+}
 
 /**
  * queued: dropped; no 'done' will come, its memory is free at once.
@@ -179,7 +204,7 @@ export function loadNative(): Native {
   const named = process.env['KVLANE_NATIVE'];
   const path = named ?? join(root, 'native', 'build', 'Release', 'kvlane.node');
   try {
-    return createRequire(import.meta.url)(path) as Native;
+    return unpacked(createRequire(import.meta.url)(path) as Addon);
   } catch (error) {
     const reason = error instanceof Error ? (error.message.split('\n')[0] ?? '') : String(error);
     throw new NativeLoadError(

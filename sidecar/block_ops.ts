@@ -68,6 +68,7 @@ export class BlockTask extends Task implements Owner, Asked {
     const changesNames = request.op !== 'load';
     this.#pending = count;
     const stuckLoads = request.op === 'load' && this.#mount.device!.stuckLoads.size > 0;
+    const operations: Operation[] = [];
     for (let block = 0; block < count; block += 1) {
       if (stuckLoads && this.#refusedAlone(block, nowUs)) continue;
       const operation = new Operation(request.op, this.#mount, this.#group, this.#group.pool, this, block, this.deadlineUs);
@@ -77,8 +78,9 @@ export class BlockTask extends Task implements Owner, Asked {
       if (request.op === 'store') this.#giveSource(operation, request, block);
       else if (request.op === 'load') this.#giveTarget(operation, request.blocks.slots[block]!, request.blocks.bytes[block] ?? LIMITS.inline_bytes_max);
       this.#operations[block] = operation;
-      this.#context.lanes.submit(operation, nowUs);
+      operations.push(operation);
     }
+    this.#context.lanes.submitBlocks(operations, nowUs);
     if (this.#pending === 0) this.#answer(nowUs);
   }
 
@@ -88,8 +90,7 @@ export class BlockTask extends Task implements Owner, Asked {
     this.#answer(nowUs);
   }
 
-  completed(operation: Operation, done: Done): void {
-    const nowUs = this.#context.nowUs();
+  completed(operation: Operation, done: Done, nowUs: number): void {
     const block = operation.index;
     if (this.#askAgain(operation, done, nowUs)) return;
     this.#operations[block] = null;

@@ -3,12 +3,18 @@
 // Policy owns no timers of its own: a task's deadline, a probe's turn and the end of the start-up wait
 // are all alarms in here, and Clock.arm is told of the earliest one only. An alarm rings late or on
 // time, never early. A sidecar with nothing in the heap has nothing that wakes it.
+//
+// Of alarms for one time the one that was set last rings first. A thousand requests may share a deadline:
+// then those that still wait for a lane are taken back before those that hold one are given up, and no lane
+// is made in the place of a stuck one only to find nothing to do.
 import type { Clock } from './service_types.ts';
 
 export interface Alarm {
   /** Both belong to Deadlines; start them with atUs 0 and heapIndex -1. */
   atUs: number;
   heapIndex: number;
+  /** Also theirs: counts the alarms that were set. */
+  order?: number;
   /** May set itself again, but only to a time after nowUs. */
   ring(nowUs: number): void;
 }
@@ -17,6 +23,7 @@ export class Deadlines {
   #heap: Alarm[] = [];
   #clock: Clock;
   #armedUs = 0;
+  #sets = 0;
 
   constructor(clock: Clock) {
     this.#clock = clock;
@@ -25,6 +32,7 @@ export class Deadlines {
   set(alarm: Alarm, atUs: number): void {
     if (alarm.heapIndex >= 0) this.clear(alarm);
     alarm.atUs = atUs;
+    alarm.order = this.#sets += 1;
     alarm.heapIndex = this.#heap.length;
     this.#heap.push(alarm);
     this.#up(alarm.heapIndex);
@@ -77,7 +85,7 @@ export class Deadlines {
     while (at > 0) {
       const parent = (at - 1) >> 1;
       const above = this.#heap[parent]!;
-      if (above.atUs <= alarm.atUs) break;
+      if (!isBefore(alarm, above)) break;
       this.#place(above, at);
       at = parent;
     }
@@ -90,9 +98,9 @@ export class Deadlines {
     for (;;) {
       let child = 2 * at + 1;
       if (child >= this.#heap.length) break;
-      if (child + 1 < this.#heap.length && this.#heap[child + 1]!.atUs < this.#heap[child]!.atUs) child += 1;
+      if (child + 1 < this.#heap.length && isBefore(this.#heap[child + 1]!, this.#heap[child]!)) child += 1;
       const below = this.#heap[child]!;
-      if (below.atUs >= alarm.atUs) break;
+      if (!isBefore(below, alarm)) break;
       this.#place(below, at);
       at = child;
     }
@@ -103,4 +111,8 @@ export class Deadlines {
     this.#heap[at] = alarm;
     alarm.heapIndex = at;
   }
+}
+
+function isBefore(one: Alarm, other: Alarm): boolean {
+  return one.atUs !== other.atUs ? one.atUs < other.atUs : one.order! > other.order!;
 }

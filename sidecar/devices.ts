@@ -6,6 +6,7 @@ import type { Engine, LaneClass, Native } from '../native/index.ts';
 import { LANE_CLASSES } from '../protocol/messages.ts';
 import { Breaker } from './breaker.ts';
 import { LaneGroup, type GroupContext } from './lane_group.ts';
+import type { Lanes } from './lanes.ts';
 import type { Mount } from './mount.ts';
 import type { Operation } from './operation.ts';
 import { PROBES_HELD_MAX } from './prober.ts';
@@ -31,12 +32,14 @@ export class Device {
   closed = false;
   #limits = { load: 0, store: 0, metadata: 0 };
   #native: Native;
+  #lanes: Lanes;
   #options: DeviceOptions;
 
   constructor(label: string, options: DeviceOptions, context: GroupContext) {
     this.label = label;
     this.lanes = options.lanes;
     this.#native = context.native;
+    this.#lanes = context.lanes;
     this.#options = options;
     const group = (laneClass: LaneClass): LaneGroup => {
       const { engine, lanes, stallUs, holdBreakerClosed } = options;
@@ -78,14 +81,14 @@ export class Device {
   isOver(): boolean {
     const groups = LANE_CLASSES.map((laneClass) => this.groups[laneClass]);
     if (!this.closed) {
-      for (const group of groups) for (const operation of group.inHand.values()) if (operation.state !== 'abandoned') return false;
+      for (const group of groups) if (group.inHand > 0 && this.#lanes.inHandOf(group).some((operation) => operation.state !== 'abandoned')) return false;
       this.closed = true;
       for (const { pool, probePool } of groups) {
         this.#native.closePool(pool);
         this.#native.closePool(probePool);
       }
     }
-    if (groups.some((group) => group.inHand.size > 0)) return false;
+    if (groups.some((group) => group.inHand > 0)) return false;
     // A lane may still be at the closing of its root: it counts for the cap of the process until it is gone.
     return groups.every(({ pool, probePool }) => this.#native.poolState(pool).lanes + this.#native.poolState(probePool).lanes === 0);
   }

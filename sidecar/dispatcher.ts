@@ -118,7 +118,7 @@ export class Dispatcher {
       return { code: 'MOUNT_SUSPENDED', message: `mount ${mount.name} is suspended for ${laneClass} since ${ms(nowUs - group.breaker.openedUs)} ms: ${group.breaker.reason}; it is probed all the time, a mount event says when it is used again` };
     }
     if (this.#context.tasks.tasks.size() >= TASKS_MAX) return { code: 'SATURATED', message: `${TASKS_MAX} requests are unanswered; wait for answers before sending more` };
-    if (group.inHand.size >= OPERATIONS_MAX) return { code: 'SATURATED', message: `${OPERATIONS_MAX} ${laneClass} operations wait on mount ${mount.name}; wait for answers before sending more` };
+    if (group.inHand >= OPERATIONS_MAX) return { code: 'SATURATED', message: `${OPERATIONS_MAX} ${laneClass} operations wait on mount ${mount.name}; wait for answers before sending more` };
     if (group.saturated()) {
       return { code: 'SATURATED', message: `all lanes for ${laneClass} on mount ${mount.name} are stuck in the kernel (${group.abandoned} calls) and --stuck-max allows no more; a recovered event says when to try again` };
     }

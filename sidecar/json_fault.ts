@@ -108,7 +108,8 @@ function isSpace(code: number): boolean {
  * Whether brackets nest deeper than `depthMax`; looks at nothing else. JSON.parse takes a third of a second
  * for a line of half a million brackets, this two milliseconds, and no deadline is answered meanwhile.
  */
-export function nestsDeeper(bytes: Uint8Array, depthMax: number): boolean {
+export function nestsDeeper(bytes: Buffer, depthMax: number): boolean {
+  if (!opensMoreOften(bytes, depthMax)) return false; // a line in columns has four brackets among its thousands of bytes
   let depth = 0;
   let inString = false;
   for (let at = 0; at < bytes.length; at += 1) {
@@ -120,6 +121,18 @@ export function nestsDeeper(bytes: Uint8Array, depthMax: number): boolean {
       depth += 1;
       if (depth > depthMax) return true;
     } else if (byte === 0x7d || byte === 0x5d) depth -= 1;
+  }
+  return false;
+}
+
+/** Whether there are more than `count` opening brackets; those within strings count too. */
+function opensMoreOften(bytes: Buffer, count: number): boolean {
+  let left = count;
+  for (const bracket of [0x7b, 0x5b]) {
+    for (let at = bytes.indexOf(bracket); at >= 0; at = bytes.indexOf(bracket, at + 1)) {
+      left -= 1;
+      if (left < 0) return true;
+    }
   }
   return false;
 }

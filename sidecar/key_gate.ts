@@ -8,7 +8,7 @@ import type { Operation } from './operation.ts';
 
 interface Gate {
   holder: Operation;
-  waiting: Operation[];
+  waiting: Set<Operation>; // in the order they came
 }
 
 export class KeyGate {
@@ -18,10 +18,10 @@ export class KeyGate {
   enter(operation: Operation): boolean {
     const gate = this.#gates.get(operation.gateKey);
     if (gate === undefined) {
-      this.#gates.set(operation.gateKey, { holder: operation, waiting: [] });
+      this.#gates.set(operation.gateKey, { holder: operation, waiting: new Set() });
       return true;
     }
-    gate.waiting.push(operation);
+    gate.waiting.add(operation);
     return false;
   }
 
@@ -29,20 +29,19 @@ export class KeyGate {
   leave(operation: Operation): Operation | null {
     const gate = this.#gates.get(operation.gateKey);
     if (gate === undefined || gate.holder !== operation) throw new Error(`operation ${operation.id} does not hold the gate of ${operation.gateKey}`);
-    const next = gate.waiting.shift();
+    const [next] = gate.waiting;
     if (next === undefined) {
       this.#gates.delete(operation.gateKey);
       return null;
     }
+    gate.waiting.delete(next);
     gate.holder = next;
     return next;
   }
 
   /** One that still waits gives up. */
   quit(operation: Operation): void {
-    const waiting = this.#gates.get(operation.gateKey)?.waiting;
-    const at = waiting?.indexOf(operation) ?? -1;
-    if (at >= 0) waiting!.splice(at, 1);
+    this.#gates.get(operation.gateKey)?.waiting.delete(operation);
   }
 
   holder(key: string): Operation | null {

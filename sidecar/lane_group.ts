@@ -49,8 +49,8 @@ export class LaneGroup implements Alarm, ProbeHost {
   readonly breaker: Breaker;
   readonly latency = new LatencyBySize();
   readonly prober: Prober;
-  /** Every operation handed over and not come back, in the order they were made; also those that were abandoned. */
-  readonly inHand = new Map<number, Operation>();
+  /** How many operations were handed over and have not come back; also those that were abandoned. */
+  inHand = 0;
   /** Of these, abandoned inside the kernel. */
   abandoned = 0;
   /** Set where evidence is found, carried out by endTurn(). */
@@ -157,8 +157,8 @@ export class LaneGroup implements Alarm, ProbeHost {
     let oldest: StuckCall | null = null;
     let silentUs = 0;
     for (const [id, call] of this.#stalled) {
-      const operation = this.inHand.get(id);
-      if (operation === undefined) this.#stalled.delete(id);
+      const operation = this.#context.lanes.operation(id);
+      if (operation === null || !operation.inHand) this.#stalled.delete(id);
       else if (operation.excused || this.breaker.overtaken(call.sinceUs)) operation.excused = true;
       else {
         calls += 1;
@@ -244,7 +244,7 @@ export class LaneGroup implements Alarm, ProbeHost {
   #closed(): void {
     this.prober.stop();
     // What was in the kernel all along says nothing new when it stays there.
-    for (const operation of this.inHand.values()) operation.excused = true;
+    for (const operation of this.#context.lanes.inHandOf(this)) operation.excused = true;
     this.#stalled.clear();
     // The mount may be another one behind the same path now: every lane opens the root again and compares.
     for (const mount of this.device.mounts) mount.rootGeneration += 1;

@@ -3,7 +3,7 @@
 // Every operation that native knows is in one table until its lane is through with it, also long
 // after its task was answered. settle() ends the owner's claim and says what became of the memory;
 // finished() is the kernel giving something back, whoever still cares.
-import type { Abandoned, Native, OpSpec, Phase } from '../native/index.ts';
+import type { Abandoned, Native, OpSpec, Phase, SharedSpec } from '../native/index.ts';
 import type { Code } from '../protocol/messages.ts';
 import { KeyGate } from './key_gate.ts';
 import type { LaneGroup } from './lane_group.ts';
@@ -42,16 +42,20 @@ export class Lanes {
   }
 
   submit(operation: Operation, nowUs: number): void {
-    operation.id = this.#nextId;
-    this.#nextId += 1;
-    this.#operations.set(operation.id, operation);
-    operation.group?.inHand.set(operation.id, operation);
-    if (operation.gateKey !== '' && !this.gate.enter(operation)) {
-      operation.state = 'gated';
-      return;
+    if (this.#enlist(operation)) this.#start(operation, nowUs);
+  }
+
+  /** The blocks of one task: those whose gate is open cross to native together. */
+  submitBlocks(operations: readonly Operation[], nowUs: number): void {
+    const ready: Operation[] = [];
+    for (const operation of operations) if (this.#enlist(operation)) ready.push(operation);
+    for (let from = 0; from < ready.length; ) {
+      const { namespace } = ready[from]!;
+      let to = from + 1;
+      while (to < ready.length && ready[to]!.namespace === namespace) to += 1;
+      this.#startBlocks(from === 0 && to === ready.length ? ready : ready.slice(from, to), nowUs);
+      from = to;
     }
-    operation.holdsGate = operation.gateKey !== '';
-    this.#start(operation, nowUs);
   }
 
   /** Ends the owner's claim wherever it is: deadline, cancel, shutdown, joined probe. Calls no owner. */
@@ -73,7 +77,7 @@ export class Lanes {
     operation.state = 'abandoned';
     if (abandoned.state === 'done') {
       // Its completion is on the way: nothing of it is in the kernel any more.
-      operation.group?.inHand.delete(operation.id);
+      this.#cameBack(operation);
       this.#letGo(operation);
       return settled;
     }
@@ -89,25 +93,25 @@ export class Lanes {
     const operation = this.#operations.get(done.id);
     if (operation === undefined) return; // dropped from the queue in the same instant
     const late = operation.state === 'abandoned';
-    const wasInKernel = late && operation.group?.inHand.has(operation.id) === true;
+    const wasInKernel = late && operation.inHand;
     if (late) this.lateCompletions += 1;
     this.#operations.delete(operation.id);
-    operation.group?.inHand.delete(operation.id);
+    this.#cameBack(operation);
     this.#letGo(operation);
     operation.state = 'finished';
     if (late) {
-      if (wasInKernel) operation.group!.returned(operation, done, nowUs);
+      if (wasInKernel) operation.group?.returned(operation, done, nowUs);
       operation.owner.returned?.(operation, done);
     } else {
       operation.group?.completed(operation, done, nowUs);
-      operation.owner.completed(operation, done);
+      operation.owner.completed(operation, done, nowUs);
     }
   }
 
   /** A class was suspended: what no lane has taken up yet is taken out and its owners are told. What a lane has stays as it is. */
   dropQueued(group: LaneGroup, code: Code, reason: string, nowUs: number): void {
     // Newest first: the queue is first in, first out, so that a lane that looks into it meanwhile finds what is still in it.
-    const newestFirst = [...group.inHand.values()].reverse().filter((operation) => operation.kind !== 'probe'); // they have a queue of their own
+    const newestFirst = this.inHandOf(group).reverse().filter((operation) => operation.kind !== 'probe'); // they have a queue of their own
     // Waiters first: a gate that a queued one gives up must not start another of this class. Those
     // settled by an owner's answer meanwhile are passed over.
     for (const operation of newestFirst) {
@@ -138,6 +142,40 @@ export class Lanes {
     return this.#operations.get(id) ?? null;
   }
 
+  /** In the order they were made. Looks at every operation of the process: for rare moments. */
+  inHandOf(group: LaneGroup): Operation[] {
+    return [...this.#operations.values()].filter((operation) => operation.group === group && operation.inHand);
+  }
+
+  /** False: it waits at its gate. */
+  #enlist(operation: Operation): boolean {
+    operation.id = this.#nextId;
+    this.#nextId += 1;
+    this.#operations.set(operation.id, operation);
+    operation.inHand = true;
+    if (operation.group !== null) operation.group.inHand += 1;
+    if (operation.gateKey === '') return true;
+    operation.holdsGate = this.gate.enter(operation);
+    if (!operation.holdsGate) operation.state = 'gated';
+    return operation.holdsGate;
+  }
+
+  #cameBack(operation: Operation): void {
+    if (!operation.inHand) return;
+    operation.inHand = false;
+    if (operation.group !== null) operation.group.inHand -= 1;
+  }
+
+  #startBlocks(operations: readonly Operation[], nowUs: number): void {
+    for (const operation of operations) {
+      operation.state = 'submitted';
+      operation.submittedUs = nowUs;
+    }
+    const { kind, mount, deadlineUs, namespace, pool } = operations[0]! as Operation & { kind: SharedSpec['kind'] };
+    const shared = { kind, mount: mount.nativeId, rootGeneration: mount.rootGeneration, deadlineUs, namespace, durable: this.#durable, fileMode: this.#fileMode };
+    this.#native.submitBlocks(pool, shared, operations);
+  }
+
   #start(operation: Operation, nowUs: number): void {
     operation.state = 'submitted';
     operation.submittedUs = nowUs;
@@ -146,7 +184,7 @@ export class Lanes {
 
   #forget(operation: Operation): void {
     this.#operations.delete(operation.id);
-    operation.group?.inHand.delete(operation.id);
+    this.#cameBack(operation);
     this.#letGo(operation);
     operation.state = 'finished';
   }

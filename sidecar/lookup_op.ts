@@ -56,11 +56,11 @@ export class LookupTask extends Task implements Owner {
     this.#answer(nowUs);
   }
 
-  completed(operation: Operation, done: Done): void {
+  completed(operation: Operation, done: Done, nowUs: number): void {
     if (done.found !== undefined) this.#found.set(done.found, operation.index);
     if (done.status !== 'ok' && done.status !== 'expired') this.#trouble ??= { code: CODE_OF[done.status], errno: done.errno, detail: done.text };
     this.#pending -= 1;
-    if (this.#pending === 0) this.#answer(this.#context.nowUs());
+    if (this.#pending === 0) this.#answer(nowUs);
   }
 
   dropped(_operation: Operation, code: Code, reason: string): void {

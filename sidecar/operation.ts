@@ -15,12 +15,14 @@ export type Kind = OpSpec['kind'];
 
 export interface Owner {
   /** It ended while its owner still waited for it. */
-  completed(operation: Operation, done: Done): void;
+  completed(operation: Operation, done: Done, nowUs: number): void;
   /** It was taken out of the queue because its class was suspended: no lane ever had it, and its memory is free. */
   dropped(operation: Operation, code: Code, reason: string): void;
   /** It came back after its owner had given it up. */
   returned?(operation: Operation, done: Done): void;
 }
+
+const NO_NAMES: readonly string[] = [];
 
 export class Operation {
   id = 0;
@@ -38,13 +40,15 @@ export class Operation {
   excused = false;
   submittedUs = 0;
   settledUs = 0;
+  /** Handed over and not come back; also when it was abandoned in the kernel. */
+  inHand = false;
   /** When the call it is stuck in began, and which; known once it was abandoned. */
   sinceUs = 0;
   phase: Done['phase'] = 'queue';
 
   namespace = '';
   hex = '';
-  names: string[] = [];
+  names: readonly string[] = NO_NAMES;
   region: 0 | 1 = 0;
   offset = 0;
   bytes = 0;

@@ -17,6 +17,7 @@ export type EndCode = Extract<Code, 'DEADLINE_EXCEEDED' | 'CANCELLED' | 'SHUTTIN
 export abstract class Task implements Alarm {
   atUs = 0;
   heapIndex = -1;
+  order = 0;
   readonly id: Id;
   readonly op: Op;
   readonly receivedUs: number;

@@ -119,16 +119,32 @@ void close_pool(const Info& info) {
     core(info).close_pool(closing);
 }
 
-void submit(const Info& info) {
-    Core& own = core(info);
-    if (!own.started()) throw coded_error(info.Env(), "KVLANE_MISUSE", "submit: call start() first");
+// The pool that takes operations now.
+LanePool& open_pool(const Info& info) {
+    if (!core(info).started()) throw coded_error(info.Env(), "KVLANE_MISUSE", "submit: call start() first");
     LanePool& target = pool(info);
-    if (own.is_closed(target)) throw coded_error(info.Env(), "KVLANE_MISUSE", "submit: the pool was closed");
-    auto operation = operation_from_js(own, info[1], target.options().lane_class);
-    const uint64_t id = operation->id;
-    if (!own.submit(target, std::move(operation))) {
-        throw coded_error(info.Env(), "KVLANE_MISUSE", "submit: operation " + std::to_string(id) + " is outstanding already");
-    }
+    if (core(info).is_closed(target)) throw coded_error(info.Env(), "KVLANE_MISUSE", "submit: the pool was closed");
+    return target;
+}
+
+void hand_over(const Info& info, LanePool& target, Operations operations) {
+    const auto outstanding = core(info).submit(target, std::move(operations));
+    if (outstanding) throw coded_error(info.Env(), "KVLANE_MISUSE", "submit: operation " + std::to_string(*outstanding) + " is outstanding already");
+}
+
+void submit(const Info& info) {
+    LanePool& target = open_pool(info);
+    hand_over(info, target, {operation_from_js(core(info), info[1], target.options().lane_class)});
+    environment(info).hold_loop_while_expecting();
+}
+
+// Lanes begin with the first blocks of a large task while the later ones are unpacked.
+constexpr size_t blocks_at_once = 64;
+
+void submit_blocks(const Info& info) {
+    LanePool& target = open_pool(info);
+    PackedBlocks blocks(core(info), info[1], info[2], info[3], target.options().lane_class);
+    while (blocks.left() > 0) hand_over(info, target, blocks.take(blocks_at_once));
     environment(info).hold_loop_while_expecting();
 }
 
@@ -181,6 +197,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
     offer("setStuckLimit", set_stuck_limit);
     offer("closePool", close_pool);
     offer("submit", submit);
+    offer("submitBlocks", submit_blocks);
     offer("abandon", abandon);
     offer("withdraw", withdraw);
     offer("poolState", pool_state);
@@ -188,6 +205,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
     offer("hardExit", hard_exit);
     offer("watchParent", watch_parent_js);
     offer("engineOf", engine_of);
+    exports.Set("words", words_to_js(env));
     return exports;
 }
 

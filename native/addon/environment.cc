@@ -45,15 +45,11 @@ void Environment::deliver(Napi::Env env, Napi::Function on_events, Environment* 
     if (env == nullptr || on_events == nullptr) return;  // the environment is going down
     Napi::HandleScope scope(env);
     const auto batch = self->core_->take();
-    Napi::Array events = Napi::Array::New(env, batch.events.size() + (batch.timer ? 1 : 0));
-    uint32_t index = 0;
-    for (const Event& event : batch.events) events.Set(index++, to_js(env, event));
-    // Last: what completed by its deadline is heard of before the deadline is.
-    if (batch.timer) events.Set(index++, timer_to_js(env));
+    const PackedEvents packed = to_js(env, batch);
     self->hold_loop_while_expecting();
-    if (index == 0) return;
+    if (packed.empty) return;
     try {
-        on_events.Call({events});
+        on_events.Call({packed.events, packed.rows});
     } catch (const Napi::Error& error) {
         // Left to itself Node 20 only prints a deprecation warning for what a thread-safe function's
         // callback throws, and goes on. It is an uncaught exception like any other.

@@ -2,21 +2,38 @@
 
 #include <stdlib.h>
 
+#include <algorithm>
 #include <string_view>
 
 namespace kvlane {
 
 namespace {
 
+constexpr size_t columns = 5;  // of a block's row: id, region, offset, bytes, replace
 constexpr double natural_max = 9007199254740991.0;  // 2^53 − 1: what a JavaScript number holds exactly
 
 Napi::Error misuse(Napi::Env env, const std::string& message) { return coded_error(env, "KVLANE_MISUSE", message); }
+
+uint64_t checked_natural(Napi::Env env, double number, const char* what) {
+    if (!(number >= 0 && number <= natural_max) || number != static_cast<double>(static_cast<uint64_t>(number))) {
+        throw misuse(env, std::string(what) + " must be a whole number from 0 to 2^53 - 1");
+    }
+    return static_cast<uint64_t>(number);
+}
 
 Kind kind_from_js(Napi::Env env, std::string_view word) {
     for (Kind kind : {Kind::load, Kind::store, Kind::lookup, Kind::remove, Kind::aside, Kind::identify, Kind::name_space, Kind::probe}) {
         if (word == kind_name(kind)) return kind;
     }
     throw misuse(env, "submit: no such kind: " + std::string(word));
+}
+
+// The names were decoded and checked long before; this is the last look before they become paths.
+std::string file_name(Napi::Env env, std::string value, const char* field) {
+    if (value.empty() || value.find('/') != std::string::npos || value[0] == '.' || value.find('\0') != std::string::npos) {
+        throw misuse(env, std::string("submit: ") + field + " cannot be a file name: " + value);
+    }
+    return value;
 }
 
 // One operation's fields by name.
@@ -31,23 +48,14 @@ class Fields {
         return value.As<Napi::Boolean>().Value();
     }
     Napi::Value get(const char* name) const { return object_.Get(name); }
-    std::string name(const char* field) const {
-        std::string value = text(field);
-        // The names were decoded and checked long before; this is the last look before they become paths.
-        if (value.empty() || value.find('/') != std::string::npos || value[0] == '.' || value.find('\0') != std::string::npos) {
-            throw misuse(object_.Env(), std::string("submit: ") + field + " cannot be a file name: " + value);
-        }
-        return value;
-    }
+    std::string name(const char* field) const { return file_name(object_.Env(), text(field), field); }
 
   private:
     Napi::Object object_;
 };
 
-void read_memory(Napi::Env env, Core& core, const Fields& fields, Operation& operation) {
-    const uint64_t region_number = fields.natural("region");
-    const uint64_t offset = fields.natural("offset");
-    operation.bytes = fields.natural("bytes");
+void give_memory(Napi::Env env, Core& core, uint64_t region_number, uint64_t offset, uint64_t bytes, Operation& operation) {
+    operation.bytes = bytes;
     const Region region = core.region(region_number);
     if (!region.covers(offset, operation.bytes)) {
         throw misuse(env, "submit: bytes " + std::to_string(offset) + " to " + std::to_string(offset + operation.bytes) + " of region " +
@@ -85,11 +93,7 @@ Napi::Error coded_error(Napi::Env env, const char* code, const std::string& mess
 }
 
 uint64_t natural(Napi::Value value, const char* what) {
-    const double number = value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : -1.0;
-    if (!(number >= 0 && number <= natural_max) || number != static_cast<double>(static_cast<uint64_t>(number))) {
-        throw misuse(value.Env(), std::string(what) + " must be a whole number from 0 to 2^53 - 1");
-    }
-    return static_cast<uint64_t>(number);
+    return checked_natural(value.Env(), value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : -1.0, what);
 }
 
 std::string text(Napi::Value value, const char* what) {
@@ -131,7 +135,7 @@ std::shared_ptr<Operation> operation_from_js(Core& core, Napi::Value value, Lane
         case Kind::store:
             operation->name_space = fields.name("namespace");
             operation->hex = fields.name("hex");
-            read_memory(env, core, fields, *operation);
+            give_memory(env, core, fields.natural("region"), fields.natural("offset"), fields.natural("bytes"), *operation);
             if (operation->kind == Kind::load) break;
             operation->replace = fields.truth("replace");
             operation->durable = fields.truth("durable");
@@ -162,5 +166,60 @@ std::shared_ptr<Operation> operation_from_js(Core& core, Napi::Value value, Lane
     if (kind != Kind::load && kind != Kind::lookup && kind != Kind::remove) operation->file_mode = static_cast<uint32_t>(fields.natural("fileMode"));
     return operation;
 }
+
+PackedBlocks::PackedBlocks(Core& core, Napi::Value shared, Napi::Value hexes, Napi::Value rows, LaneClass lane_class)
+    : env_(shared.Env()), core_(core), lane_class_(lane_class) {
+    if (!shared.IsObject()) throw misuse(env_, "submitBlocks: what the blocks share must be an object");
+    const Fields fields(shared.As<Napi::Object>());
+    kind_ = kind_from_js(env_, fields.text("kind"));
+    if (kind_ != Kind::load && kind_ != Kind::store && kind_ != Kind::remove) throw misuse(env_, "submitBlocks: kind must be load, store or remove");
+    root_generation_ = static_cast<uint32_t>(fields.natural("rootGeneration"));
+    deadline_us_ = fields.natural("deadlineUs");
+    mount_ = core.mount(fields.natural("mount"));
+    if (!mount_) throw misuse(env_, "submitBlocks: no such mount");
+    name_space_ = fields.name("namespace");
+    if (kind_ == Kind::store) {
+        durable_ = fields.truth("durable");
+        file_mode_ = static_cast<uint32_t>(fields.natural("fileMode"));
+    }
+    hexes_ = kvlane::text(hexes, "submitBlocks: hexes");
+    if (!rows.IsTypedArray() || rows.As<Napi::TypedArray>().TypedArrayType() != napi_float64_array) {
+        throw misuse(env_, "submitBlocks: rows must be a Float64Array");
+    }
+    const auto numbers = rows.As<Napi::Float64Array>();
+    rows_ = numbers.Data();
+    count_ = numbers.ElementLength() / columns;
+}
+
+Operations PackedBlocks::take(size_t most) {
+    Operations taken;
+    for (; most > 0 && left() > 0; --most) taken.push_back(next_block());
+    return taken;
+}
+
+std::shared_ptr<Operation> PackedBlocks::next_block() {
+    const size_t row = next_++;
+    auto operation = std::make_shared<Operation>();
+    operation->kind = kind_;
+    operation->lane_class = lane_class_;
+    operation->id = number(row, 0, "submitBlocks: id");
+    operation->root_generation = root_generation_;
+    operation->deadline_us = deadline_us_;
+    operation->mount = mount_;
+    operation->name_space = name_space_;
+    const size_t from = std::min(hex_from_, hexes_.size());
+    const size_t end = std::min(hexes_.find('\n', from), hexes_.size());
+    operation->hex = file_name(env_, hexes_.substr(from, end - from), "hex");
+    hex_from_ = end + 1;
+    if (kind_ == Kind::remove) return operation;
+    give_memory(env_, core_, number(row, 1, "submitBlocks: region"), number(row, 2, "submitBlocks: offset"), number(row, 3, "submitBlocks: bytes"), *operation);
+    if (kind_ == Kind::load) return operation;
+    operation->replace = number(row, 4, "submitBlocks: replace") != 0;
+    operation->durable = durable_;
+    operation->file_mode = file_mode_;
+    return operation;
+}
+
+uint64_t PackedBlocks::number(size_t row, size_t column, const char* what) const { return checked_natural(env_, rows_[row * columns + column], what); }
 
 }  // namespace kvlane

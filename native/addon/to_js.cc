@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include <vector>
+
 namespace kvlane {
 
 namespace {
@@ -37,7 +39,29 @@ Napi::Object done_to_js(Napi::Env env, const Operation& operation, bool late) {
     return object;
 }
 
-}  // namespace
+constexpr size_t columns = 5;  // of a completion's row: id, code, errno, kernel_us, stored_bytes
+
+// Most completions: nothing in them but numbers.
+bool tells_in_numbers(const Event& event) {
+    if (event.type != Event::Type::done || event.operation->kind == Kind::lookup) return false;
+    return event.operation->result.aside_inode == 0 && event.operation->result.text.empty();
+}
+
+void append_row(std::vector<double>& rows, const Event& event) {
+    const Result& result = event.operation->result;
+    const unsigned flags = (result.kernel_us_known ? 1U : 0U) | (result.uncached ? 2U : 0U) | (result.kept ? 4U : 0U) | (event.late ? 8U : 0U);
+    rows.push_back(static_cast<double>(event.operation->id));
+    rows.push_back(static_cast<double>(static_cast<unsigned>(result.status) | static_cast<unsigned>(result.phase) << 8 | flags << 16));
+    rows.push_back(result.error);
+    rows.push_back(static_cast<double>(result.kernel_us));
+    rows.push_back(static_cast<double>(result.stored_bytes));
+}
+
+Napi::Array words(Napi::Env env, size_t count, auto&& word) {
+    Napi::Array all = Napi::Array::New(env, count);
+    for (uint32_t i = 0; i < count; ++i) all.Set(i, word(i));
+    return all;
+}
 
 Napi::Object to_js(Napi::Env env, const Event& event) {
     if (event.type == Event::Type::done) return done_to_js(env, *event.operation, event.late);
@@ -61,9 +85,44 @@ Napi::Object to_js(Napi::Env env, const Event& event) {
     return object;
 }
 
-Napi::Object timer_to_js(Napi::Env env) {
+}  // namespace
+
+PackedEvents to_js(Napi::Env env, const CompletionQueue::Batch& batch) {
+    Napi::Array events = Napi::Array::New(env);
+    std::vector<double> rows;
+    rows.reserve(columns * batch.events.size());
+    uint32_t count = 0;
+    uint32_t run = 0;
+    const auto end_run = [&] {
+        if (run > 0) events.Set(count++, run);
+        run = 0;
+    };
+    for (const Event& event : batch.events) {
+        if (tells_in_numbers(event)) {
+            append_row(rows, event);
+            ++run;
+        } else {
+            end_run();
+            events.Set(count++, to_js(env, event));
+        }
+    }
+    end_run();
+    // Last: what completed by its deadline is heard of before the deadline is.
+    if (batch.timer) {
+        Napi::Object timer = Napi::Object::New(env);
+        timer.Set("type", "timer");
+        events.Set(count++, timer);
+    }
+    if (rows.empty()) return {events, env.Null(), count == 0};
+    auto packed = Napi::Float64Array::New(env, rows.size());
+    memcpy(packed.Data(), rows.data(), rows.size() * sizeof(double));
+    return {events, packed, false};
+}
+
+Napi::Object words_to_js(Napi::Env env) {
     Napi::Object object = Napi::Object::New(env);
-    object.Set("type", "timer");
+    object.Set("statuses", words(env, static_cast<size_t>(Status::saturated) + 1, [](uint32_t i) { return status_name(static_cast<Status>(i)); }));
+    object.Set("phases", words(env, static_cast<size_t>(Phase::close) + 1, [](uint32_t i) { return phase_name(static_cast<Phase>(i)); }));
     return object;
 }
 

@@ -7,8 +7,17 @@
 
 namespace kvlane {
 
-Napi::Object to_js(Napi::Env env, const Event& event);
-Napi::Object timer_to_js(Napi::Env env);
+// What was heard, in its order: an object for each event, but a completion that numbers alone can tell is
+// a row of `rows`, and a number among the objects stands for so many rows. native/packed.ts reads it.
+struct PackedEvents {
+    Napi::Array events;
+    Napi::Value rows;  // a Float64Array, or null when there are none
+    bool empty;
+};
+PackedEvents to_js(Napi::Env env, const CompletionQueue::Batch& batch);
+// Our words for the enumerations, by their numbers: what the rows' numbers mean.
+Napi::Object words_to_js(Napi::Env env);
+
 Napi::Object to_js(Napi::Env env, const CallReport& call);
 Napi::Object to_js(Napi::Env env, const PoolState& state);
 Napi::Object to_js(Napi::Env env, const Core::Settled& settled);

@@ -2,6 +2,7 @@
 
 #include <time.h>
 
+#include <algorithm>
 #include <exception>
 #include <mutex>
 #include <new>
@@ -16,12 +17,14 @@ constexpr unsigned tries_max = 1'000;
 constexpr timespec between_tries{0, 1'000'000};
 }  // namespace
 
-void CompletionQueue::push(Event event) noexcept {
+void CompletionQueue::push(Event event, Hurry hurry) noexcept {
     for (unsigned tries = 1;; tries++) {
         try {
             std::lock_guard<Monitor> hold(monitor_);
             events_.push_back(std::move(event));  // leaves the event as it is when it throws
-            if (!wake_pending_) monitor_.wake_one();
+            if (hurry == Hurry::yes) tell_at_us_ = 0;
+            else if (events_.size() == 1) tell_at_us_ = clock_.now_us() + linger_us;
+            if (!wake_pending_ && tell_at_us_ < courier_sleeps_until_us_) monitor_.wake_one();
             return;
         } catch (const std::bad_alloc&) {
             if (tries == tries_max) std::terminate();
@@ -59,8 +62,14 @@ bool CompletionQueue::timer_armed() const {
 void CompletionQueue::run_courier(const std::function<void()>& wake) {
     std::unique_lock<Monitor> hold(monitor_);
     while (!closed_) {
-        const bool due = timer_at_us_ != 0 && clock_.now_us() >= timer_at_us_;
-        if ((due || !events_.empty()) && !wake_pending_) {
+        const uint64_t now_us = clock_.now_us();
+        uint64_t next_us = timer_at_us_ == 0 ? UINT64_MAX : timer_at_us_;
+        if (wake_pending_) {
+            if (next_us <= now_us) next_us = UINT64_MAX;  // take() looks at it
+        } else if (!events_.empty()) {
+            next_us = std::min(next_us, tell_at_us_);
+        }
+        if (next_us <= now_us) {
             wake_pending_ = true;
             hold.unlock();
             {
@@ -73,13 +82,10 @@ void CompletionQueue::run_courier(const std::function<void()>& wake) {
                 if (!closed) wake();
             }
             hold.lock();
-        } else if (timer_at_us_ != 0 && !due) {
-            courier_sleeps_until_us_ = timer_at_us_;
-            monitor_.wait_until(timer_at_us_);
-            courier_sleeps_until_us_ = 0;
         } else {
-            courier_sleeps_until_us_ = UINT64_MAX;
-            monitor_.wait();
+            courier_sleeps_until_us_ = next_us;
+            if (next_us == UINT64_MAX) monitor_.wait();
+            else monitor_.wait_until(next_us);
             courier_sleeps_until_us_ = 0;
         }
     }

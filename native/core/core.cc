@@ -78,11 +78,16 @@ void Core::close_pool(LanePool& pool) {
     if (closed_pools_.insert(pool.options().number).second) pool.close();
 }
 
-bool Core::submit(LanePool& pool, std::shared_ptr<Operation> operation) {
-    if (!outstanding_.try_emplace(operation->id, operation, &pool, true).second) return false;
-    ++wanted_;
-    pool.submit(std::move(operation));
-    return true;
+std::optional<uint64_t> Core::submit(LanePool& pool, Operations operations) {
+    for (auto each = operations.begin(); each != operations.end(); ++each) {
+        const uint64_t id = (*each)->id;
+        if (outstanding_.try_emplace(id, *each, &pool, true).second) continue;
+        while (each != operations.begin()) outstanding_.erase((*--each)->id);
+        return id;
+    }
+    wanted_ += operations.size();
+    pool.submit(std::move(operations));
+    return std::nullopt;
 }
 
 Core::Settled Core::abandon(uint64_t id) {

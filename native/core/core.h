@@ -58,8 +58,8 @@ class Core {
     void close_pool(LanePool& pool);
     bool is_closed(const LanePool& pool) const { return closed_pools_.contains(pool.options().number); }
 
-    // False: an operation of this id is outstanding.
-    bool submit(LanePool& pool, std::shared_ptr<Operation> operation);
+    // Or the id of one that is outstanding already; then none of them was submitted.
+    std::optional<uint64_t> submit(LanePool& pool, Operations operations);
     // An id that is not outstanding counts as done: its completion may be in the batch that is just being read.
     Settled abandon(uint64_t id);
     // Takes it back if it is queued; otherwise nothing has changed.

@@ -20,16 +20,19 @@ bool ExtraLanes::take() {
 
 // ---- from the JavaScript thread ----
 
-void LanePool::submit(std::shared_ptr<Operation> operation) {
+void LanePool::submit(Operations operations) {
     std::vector<Lane*> to_start;
+    size_t to_wake = operations.size();
+    for (auto each = operations.begin(); each != operations.end(); ++each) (*each)->queue_position = each;  // splicing keeps it
     {
         std::lock_guard<Monitor> hold(monitor_);
-        queue_.push_back(operation);
-        operation->queue_position = std::prev(queue_.end());
+        queue_.splice(queue_.end(), operations);
         queued_hint_.store(queue_.size(), std::memory_order_relaxed);
-        if (idle_ > 0) monitor_.wake_one();
+        to_wake = std::min(to_wake, idle_);
         to_start = lanes_to_start();
     }
+    // Not with the mutex held: it is the first thing that a woken lane wants.
+    for (; to_wake > 0; --to_wake) monitor_.wake_one();
     start(to_start);
 }
 
@@ -203,10 +206,12 @@ void LanePool::finish(Lane& lane, unsigned seat_number) {
     Seat& seat = lane.seats_[seat_number];
     std::shared_ptr<Operation> operation;
     bool late;
+    Hurry hurry;
     {
         std::lock_guard<Monitor> hold(monitor_);
         operation = std::move(seat.operation);
         late = operation->finish();
+        hurry = late || queue_.empty() ? Hurry::yes : Hurry::no;  // more of it follows: see linger_us
         operation->lane = nullptr;
         operation->seat = nullptr;
         seat.operation = nullptr;
@@ -215,7 +220,7 @@ void LanePool::finish(Lane& lane, unsigned seat_number) {
         seat.word.rest();
         recount(lane);
     }
-    world_.completions->push({.type = Event::Type::done, .operation = std::move(operation), .late = late});
+    world_.completions->push({.type = Event::Type::done, .operation = std::move(operation), .late = late}, hurry);
 }
 
 void LanePool::reported_call_returned(Lane& lane, WatchWord& word, const WatchWord::Reading& call) {

@@ -79,7 +79,7 @@ class LanePool final : public std::enable_shared_from_this<LanePool>, public Wat
     LanePool(PoolWorld world, PoolOptions options) : world_(std::move(world)), options_(options), engine_(options.engine) {}
 
     // From the JavaScript thread.
-    void submit(std::shared_ptr<Operation> operation);
+    void submit(Operations operations);
     Abandoned abandon(Operation& operation);
     bool withdraw(Operation& operation);  // false: it is not in the queue any more
     void set_stuck_limit(unsigned lanes);
@@ -125,7 +125,7 @@ class LanePool final : public std::enable_shared_from_this<LanePool>, public Wat
     std::atomic<EngineKind> engine_;
 
     mutable Monitor monitor_;
-    std::list<std::shared_ptr<Operation>> queue_;
+    Operations queue_;
     std::atomic<size_t> queued_hint_{0};
     std::vector<std::unique_ptr<Lane>> lanes_;
     unsigned next_lane_number_ = 0;

@@ -152,6 +152,9 @@ struct Operation {
     }
 };
 
+// In the order in which lanes are to take them up.
+using Operations = std::list<std::shared_ptr<Operation>>;
+
 const char* kind_name(Kind kind);
 const char* status_name(Status status);
 const char* lane_class_name(LaneClass lane_class);

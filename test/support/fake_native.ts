@@ -156,6 +156,14 @@ export class FakeNative implements Native {
     this.operations.set(spec.id, { spec, pool, state: 'queued', abandoned: false, stalled: false, phase: 'queue', sinceUs: 0, found: undefined });
     this.#takeUp(pool);
   }
+  submitBlocks(pool: number, { kind, ...shared }: SharedSpec, blocks: readonly BlockSpec[]): void {
+    for (const { id, hex, region, offset, bytes, replace } of blocks) {
+      const { durable, fileMode, ...named } = { ...shared, id, hex };
+      if (kind === 'remove') this.submit(pool, { ...named, kind });
+      else if (kind === 'load') this.submit(pool, { ...named, kind, region, offset, bytes });
+      else this.submit(pool, { ...named, kind, region, offset, bytes, replace, durable, fileMode });
+    }
+  }
   abandon(id: number): Abandoned {
     const operation = this.operations.get(id);
     if (operation === undefined) return { state: 'done', phase: 'queue', sinceUs: 0 };

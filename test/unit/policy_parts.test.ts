@@ -51,6 +51,15 @@ describe('deadlines', () => {
     deadlines.ringDue(100);
     expect(rang).toEqual([20]);
   });
+
+  test('of alarms for one time the one that was set last rings first', () => {
+    const deadlines = new Deadlines(manualClock(0));
+    const seen: number[] = [];
+    for (let i = 0; i < 100; i += 1) deadlines.set({ atUs: 0, heapIndex: -1, ring: () => void seen.push(i) }, 10);
+    deadlines.set({ atUs: 0, heapIndex: -1, ring: () => void seen.push(100) }, 9);
+    deadlines.ringDue(10);
+    expect(seen).toEqual(Array.from({ length: 101 }, (_, i) => 100 - i));
+  });
 });
 
 describe('slots', () => {

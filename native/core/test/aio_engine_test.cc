@@ -41,7 +41,7 @@ struct Bench {
     }
     std::shared_ptr<Operation> submit(std::shared_ptr<Operation> op) {
         op->state.store(static_cast<uint8_t>(State::queued));  // the fixture makes running ones
-        pool->submit(op);
+        pool->submit({op});
         return op;
     }
     void listen() {

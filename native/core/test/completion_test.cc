@@ -48,6 +48,27 @@ TEST("the courier rings once, and what arrives before the batch is taken rides a
     CHECK_EVENTUALLY(courier.rings == 2);
 }
 
+TEST("news in no hurry waits a little for company, and rides along with news in a hurry") {
+    auto& courier = Courier::make();
+    const uint64_t began_us = Courier::clock().now_us();
+    courier.queue.push({.type = Event::Type::notice}, Hurry::no);
+    CHECK_EVENTUALLY(courier.rings == 1);
+    CHECK(Courier::clock().now_us() - began_us >= linger_us);
+    CHECK_EQUAL(courier.queue.take().events.size(), 1U);
+
+    courier.queue.push({.type = Event::Type::notice, .text = "first"}, Hurry::no);
+    courier.queue.push({.type = Event::Type::notice, .text = "last"});
+    CHECK_EVENTUALLY(courier.rings == 2);
+    size_t heard = 0;
+    const auto both = [&] { return (heard += courier.queue.take().events.size()) == 2; };
+    CHECK_EVENTUALLY(both());
+
+    // A timer that is armed for later does not keep it.
+    courier.queue.arm_timer(Courier::clock().now_us() + 60'000'000);
+    courier.queue.push({.type = Event::Type::notice}, Hurry::no);
+    CHECK_EVENTUALLY(courier.queue.take().events.size() == 1);
+}
+
 TEST("of a hundred thousand events from four threads none is lost, and each thread's stay in order") {
     auto& courier = Courier::make();
     static CompletionQueue* queue;

@@ -77,7 +77,7 @@ std::shared_ptr<Operation> LaneWorld::submit(LanePool& pool, const std::string& 
     operation->hex = what;
     operation->bytes = 1000;
     operation->deadline_us = deadline_us;
-    pool.submit(operation);
+    pool.submit({operation});
     return operation;
 }
 

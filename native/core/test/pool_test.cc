@@ -50,6 +50,27 @@ TEST("operations of one lane complete in the order they were submitted, and none
     }
 }
 
+TEST("operations that are submitted together find as many lanes as single ones, and each can be taken back") {
+    auto& world = LaneWorld::make();
+    auto pool = world.pool(3);
+    Operations together;
+    for (int i = 0; i < 10; ++i) {
+        together.push_back(std::make_shared<Operation>());
+        together.back()->id = world.next_id++;
+        together.back()->hex = "read";
+    }
+    const std::vector<std::shared_ptr<Operation>> kept(together.begin(), together.end());
+    pool->submit(std::move(together));
+    CHECK_EVENTUALLY(world.gate.inside() == 3);
+    CHECK_EQUAL(world.threads_made.load(), 3U);
+    CHECK_EQUAL(pool->state().queued, 7U);
+    CHECK(pool->withdraw(*kept[5]));
+    CHECK_EQUAL(pool->abandon(*kept[9]).state, State::queued);
+    CHECK(!pool->withdraw(*kept[0]));
+    world.gate.release_all();
+    CHECK_EVENTUALLY(world.count(Event::Type::done) == 8);
+}
+
 TEST("a lane whose operation was abandoned is replaced when there is work for another") {
     auto& world = LaneWorld::make();
     auto pool = world.pool(1, 2);

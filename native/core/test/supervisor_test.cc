@@ -181,7 +181,7 @@ TEST("the supervisor's own thread wakes when something runs, and reports it") {
     supervisor.watch(pool);
     auto operation = std::make_shared<Operation>();
     operation->id = 1;
-    pool->submit(operation);
+    pool->submit({operation});
     std::vector<Event> heard;
     const auto listen = [&] {
         for (auto& event : world.take().events) heard.push_back(event);
