@@ -188,7 +188,7 @@ export class NativeLoadError extends Error {
   readonly code = 'NATIVE_NOT_LOADED';
 }
 
-// Up to the package.json of this package: from native/ in the source tree, from dist/native/ when compiled.
+// Up to the package.json of this package: from native/ in the source tree, from dist/ when built.
 function packageRoot(): string {
   const start = dirname(fileURLToPath(import.meta.url));
   for (let directory = start; directory !== dirname(directory); directory = dirname(directory)) {

@@ -1,4 +1,3 @@
-#!/usr/bin/env node
 // main.ts — the command `kvlane`: options → wiring → run; the only file that starts things.
 //
 // Nothing here or below it touches a mount: that is what lanes are for. The order matters: what may be
@@ -40,7 +39,7 @@ const commandLine = parseCommandLine(process.argv.slice(2), process.cwd);
 if (commandLine.do === 'say') {
   sayAndExit(commandLine.text, commandLine.exitCode);
 } else {
-  await serve(commandLine.options);
+  void serve(commandLine.options); // not awaited: what runs is one CommonJS file, see launch.cjs
 }
 
 async function serve(options: ServeOptions): Promise<void> {

@@ -22,7 +22,7 @@ def wheel(file: str, checkout: str) -> None:
 
     sources = {path.relative_to(pathlib.Path(checkout, "clients/python/src")).as_posix() for path in pathlib.Path(checkout, "clients/python/src/kvlane").rglob("*.py")}
     assert sources <= set(names), sources - set(names)
-    wanted = ["py.typed", "_sidecar/dist/sidecar/main.js", "_sidecar/native/build/Release/kvlane.node", "_sidecar/licenses/kvlane.txt"]
+    wanted = ["py.typed", "_sidecar/dist/kvlane.cjs", "_sidecar/dist/kvlane.bundle.cjs", "_sidecar/dist/kvlane.code", "_sidecar/native/build/Release/kvlane.node", "_sidecar/licenses/kvlane.txt"]
     for inside in wanted:
         assert f"kvlane/{inside}" in names, f"{inside} is not in the wheel"
     strays = [name for name in names if name.endswith((".ts", ".mts", ".map", ".md", ".pyc")) or "/test" in name]

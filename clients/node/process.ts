@@ -147,11 +147,11 @@ function commandOf(options: ProcessOptions): string[] {
   return [...(options.wrapper ?? []), process.execPath, options.main ?? sidecarMain(), 'serve', ...mounts, ...create, ...(options.args ?? [])];
 }
 
-/** dist/sidecar/main.js of this package, from the sources and from dist alike. */
+/** dist/kvlane.cjs of this package. */
 export function sidecarMain(): string {
   for (let at = import.meta.dirname; at !== dirname(at); at = dirname(at)) {
     if (!existsSync(join(at, 'package.json'))) continue;
-    const main = join(at, 'dist/sidecar/main.js');
+    const main = join(at, 'dist/kvlane.cjs');
     if (existsSync(main)) return main;
     throw new KvlaneError(`${main} is not there; run: npm run build`);
   }

@@ -71,7 +71,7 @@ def open_stage(size_mib: int) -> Iterator[Stage]:
             real=False,
             hang=lambda: ask("hang open,read,write,fsync"),
             resume=lambda: ask("resume"),
-            command=[*gate, shutil.which("node") or "node", str(ROOT / "dist/sidecar/main.js"), "serve"],
+            command=[*gate, shutil.which("node") or "node", str(ROOT / "dist/kvlane.cjs"), "serve"],
         )
     finally:
         with contextlib.suppress(OSError):

@@ -1,6 +1,6 @@
-"""Puts the sidecar into the wheel: its JavaScript, the addon, the packages it needs at run time, and their licences.
+"""Puts the sidecar into the wheel: its script with the packages it needs at run time, the addon, and all their licences.
 
-Always compiled from the sources that lie beside clients/python, into a folder of its own, so that what is packaged
+Always made from the sources that lie beside clients/python, into a folder of its own, so that what is packaged
 is what they say; dist/ of the checkout is neither read nor written. What has to be there for that, node_modules and
 native/build, is made or brought up to date in the checkout, by the same steps as `npm run build`.
 """
@@ -13,15 +13,12 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
 HERE = Path(__file__).resolve().parent
 CHECKOUT = HERE.parents[2]
-RUNTIME_SUFFIXES = {".js", ".mjs", ".cjs", ".json"}
-NOT_RUNTIME = {"test", "tests", "example", "examples", "typings", "bench.js", "test.js", "cli.js", "package-support.json"}
 NPM_TIMEOUT_S, COMPILE_TIMEOUT_S = 1800, 1800
 """A registry that does not answer, a compiler on one busy processor: an end must come, but late."""
 
@@ -48,13 +45,11 @@ def assemble(target: Path) -> None:
     if target.exists():
         shutil.rmtree(target)
     target.mkdir(parents=True)
-    say("tsc: sidecar/, protocol/ and native/index.ts")
-    _compile_typescript(node, target / "dist")
     say("native/: make")
     run([node, str(CHECKOUT / "native" / "build.mjs")], COMPILE_TIMEOUT_S)
     _copy_addon(target)
-    for name in runtime_packages(_lock()):
-        _copy_package(name, target)
+    say("sidecar/: one script, and the code that this node makes of it")
+    run([node, str(CHECKOUT / "sidecar" / "build.mjs"), str(target / "dist")], COMPILE_TIMEOUT_S)
     kept = {name: manifest[name] for name in ("name", "version", "license", "private", "type", "engines")}
     (target / "package.json").write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
     _copy_licences(target)
@@ -63,7 +58,7 @@ def assemble(target: Path) -> None:
 
 
 def runtime_packages(lock: dict[str, Any]) -> list[str]:
-    """What the sidecar imports, directly or not. node-addon-api is headers: it is in the addon already."""
+    """What is in the sidecar's script: what it imports, directly or not. node-addon-api is headers: it is in the addon."""
     packages = lock["packages"]
     found: list[str] = []
     waiting = list(packages[""]["dependencies"])
@@ -127,26 +122,6 @@ def _node_modules(node: str) -> None:
     run([*command, "ci", "--no-audit", "--no-fund"], NPM_TIMEOUT_S, path_first=os.path.dirname(node))
 
 
-def _compile_typescript(node: str, out: Path) -> None:
-    """From main.ts on: only what it imports comes out, no tests, no maps."""
-    options = {
-        "sourceMap": False,
-        "rootDir": str(CHECKOUT),
-        "outDir": str(out),
-        "typeRoots": [str(CHECKOUT / "node_modules" / "@types")],
-    }
-    project = {
-        "extends": str(CHECKOUT / "tsconfig.json"),
-        "compilerOptions": options,
-        "files": [str(CHECKOUT / "sidecar" / "main.ts")],
-        "include": [],
-    }
-    with tempfile.TemporaryDirectory(prefix="kvlane-tsc-") as folder:
-        path = Path(folder, "tsconfig.json")
-        path.write_text(json.dumps(project), encoding="utf-8")
-        run([node, str(CHECKOUT / "node_modules" / "typescript" / "bin" / "tsc"), "-p", str(path)], COMPILE_TIMEOUT_S)
-
-
 def _copy_addon(target: Path) -> None:
     built = CHECKOUT / "native" / "build" / "Release" / "kvlane.node"
     addon = target / "native" / "build" / "Release" / "kvlane.node"  # where native/index.ts looks, from package.json on
@@ -157,23 +132,13 @@ def _copy_addon(target: Path) -> None:
     addon.chmod(0o755)
 
 
-def _copy_package(name: str, target: Path) -> None:
-    source = CHECKOUT / "node_modules" / name
-    for path in source.rglob("*"):
-        inside = path.relative_to(source)
-        if not path.is_file() or NOT_RUNTIME & set(inside.parts) or any(part.startswith(".") for part in inside.parts):
-            continue
-        if path.suffix in RUNTIME_SUFFIXES or path.name.upper().startswith("LICENSE"):
-            copy = target / "node_modules" / name / inside
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, copy)
-
-
 def _copy_licences(target: Path) -> None:
-    """Ours, and those of the headers that are compiled into the addon."""
+    """Ours, those of the packages that are in the script, and those of the headers that are compiled into the addon."""
     folder = target / "licenses"
     folder.mkdir()
     shutil.copyfile(CHECKOUT / "LICENSE", folder / "kvlane.txt")
+    for name in runtime_packages(_lock()):
+        _copy_licence(name, folder)
     shutil.copyfile(CHECKOUT / "node_modules" / "node-addon-api" / "LICENSE.md", folder / "node-addon-api.txt")
     compiler = os.environ.get("CXX", "g++")
     asked = subprocess.run(
@@ -184,6 +149,19 @@ def _copy_licences(target: Path) -> None:
         stop("xxhash.h was there for the compilation and is gone now")
     notice = Path(header).read_text(encoding="utf-8", errors="replace").partition("*/")[0] + "*/\n"
     (folder / "xxhash.txt").write_text(notice, encoding="utf-8")
+
+
+def _copy_licence(name: str, folder: Path) -> None:
+    package = CHECKOUT / "node_modules" / name
+    texts = [path for path in package.iterdir() if path.name.upper().startswith(("LICENSE", "LICENCE"))]
+    if texts:
+        shutil.copyfile(texts[0], folder / f"{name}.txt")
+        return
+    said = json.loads((package / "package.json").read_text(encoding="utf-8"))  # some packages only name theirs
+    if not said.get("license"):
+        stop(f"the package {name} says nothing of its licence")
+    text = f"{name} {said['version']}, {said.get('author', '')}: {said['license']}\n"
+    (folder / f"{name}.txt").write_text(text, encoding="utf-8")
 
 
 def run(argv: list[str], timeout_s: float, path_first: str | None = None) -> None:

@@ -16,7 +16,7 @@ from support import eventually
 from kvlane import BlocksResult, Client, Options, TaskFailed
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-BUILT = [REPOSITORY / "dist" / "sidecar" / "main.js", REPOSITORY / "native" / "build" / "Release" / "kvlane.node"]
+BUILT = [REPOSITORY / "dist" / "kvlane.cjs", REPOSITORY / "native" / "build" / "Release" / "kvlane.node"]
 pytestmark = pytest.mark.skipif(not all(path.is_file() for path in BUILT), reason="no sidecar is built: run `npm run build`")
 
 SLOT_BYTES = 16_384

@@ -125,8 +125,8 @@ def test_the_sidecar_inside_the_package_comes_before_the_one_of_the_checkout(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     package = tmp_path / "a" / "b" / "c" / "d" / "kvlane"
-    inside = package / "_sidecar" / "dist" / "sidecar" / "main.js"
-    beside = tmp_path / "a" / "dist" / "sidecar" / "main.js"
+    inside = package / "_sidecar" / "dist" / "kvlane.cjs"
+    beside = tmp_path / "a" / "dist" / "kvlane.cjs"
     monkeypatch.setattr(options, "__file__", str(package / "options.py"))
     with pytest.raises(StartFailed, match=f"looked for {inside}, .*npm run build"):
         options.main_js()

@@ -19,7 +19,7 @@ from support import eventually
 from kvlane import AsyncClient, Client, Options, StartFailed
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-BUILT = [REPOSITORY / "dist" / "sidecar" / "main.js", REPOSITORY / "native" / "build" / "Release" / "kvlane.node"]
+BUILT = [REPOSITORY / "dist" / "kvlane.cjs", REPOSITORY / "native" / "build" / "Release" / "kvlane.node"]
 
 pytestmark = pytest.mark.skipif(not all(path.is_file() for path in BUILT), reason="no sidecar is built: run `npm run build`")
 

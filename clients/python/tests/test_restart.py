@@ -56,10 +56,12 @@ def test_the_sidecar_gets_little_of_our_surroundings(
     fake: FakeSidecar, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NODE_OPTIONS", "--inspect")
+    monkeypatch.setenv("NODE_EXTRA_CA_CERTS", "/etc/ssl/certs/ca-certificates.crt")  # node reads it all: 50 ms
     monkeypatch.setenv("KVLANE_EXTRA", "1")
     connect(mounts={"kv0": "relative", "kv1": "/b"}, environment={"ASKED": "2"}, stall_ms=77, file_mode=0o640, create=True)
     assert fake.cwd == "/"
     assert "NODE_OPTIONS" not in fake.environment
+    assert "NODE_EXTRA_CA_CERTS" not in fake.environment
     assert (fake.environment["KVLANE_EXTRA"], fake.environment["ASKED"]) == ("1", "2")
     assert (fake.option("--stall-ms"), fake.option("--file-mode")) == ("77", "0640")
     assert "--create" in fake.argv

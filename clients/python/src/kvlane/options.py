@@ -109,9 +109,9 @@ def node_path() -> str:
 def main_js(asked: str | os.PathLike[str] | None = None) -> Path:
     """The sidecar's main.js: what was asked for, else the one inside the installed package, else the checkout's."""
     here = Path(__file__).resolve()
-    packaged = here.parent / "_sidecar" / "dist" / "sidecar" / "main.js"
+    packaged = here.parent / "_sidecar" / "dist" / "kvlane.cjs"
     # src/kvlane/options.py → clients/python → the checkout; an installed package has no such parent.
-    checkout = here.parents[4] / "dist" / "sidecar" / "main.js" if len(here.parents) > 4 else packaged
+    checkout = here.parents[4] / "dist" / "kvlane.cjs" if len(here.parents) > 4 else packaged
     tried = [Path(asked)] if asked else [packaged, checkout]
     for path in tried:
         if path.is_file():
