@@ -57,10 +57,10 @@ def test_views_are_the_same_memory_for_whoever_maps_it() -> None:
 def test_a_slot_in_flight_may_not_be_looked_at_and_comes_back_with_the_answer() -> None:
     it = arena()
     (slot,) = it.lease(1, "kv0", "load") or []
-    it.send(slot, 7)
+    it.send([slot], 7)
     with pytest.raises(SlotNotLeased, match="in flight"):
         _ = slot.view
-    it.answered(slot, quarantined=False)
+    it.answered([slot], set())
     assert (slot.state, it.free_count()) == ("leased", 7)
     slot.release()
     assert (slot.state, it.free_count()) == ("free", 8)
@@ -71,18 +71,18 @@ def test_a_slot_in_flight_may_not_be_looked_at_and_comes_back_with_the_answer() 
 def test_a_slot_released_in_flight_is_free_only_after_the_answer() -> None:
     it = arena()
     (slot,) = it.lease(1, "kv0", "load") or []
-    it.send(slot, 7)
+    it.send([slot], 7)
     slot.release()
     assert (slot.state, it.free_count()) == ("in flight", 7)
-    it.answered(slot, quarantined=False)
+    it.answered([slot], set())
     assert (slot.state, it.free_count()) == ("free", 8)
 
 
 def test_a_quarantined_slot_waits_for_slots_freed_whatever_its_holder_does() -> None:
     it = arena()
     (slot,) = it.lease(1, "kv0", "load") or []
-    it.send(slot, 7)
-    it.answered(slot, quarantined=True)
+    it.send([slot], 7)
+    it.answered([slot], {0})
     slot.release()
     assert it.quarantined() == [slot.index]
     assert it.freed(slot.index)
@@ -94,11 +94,11 @@ def test_slots_freed_before_the_answer_is_a_lie_and_frees_nothing() -> None:
     it = arena()
     (slot,) = it.lease(1, "kv0", "load") or []
     assert not it.freed(slot.index)  # leased
-    it.send(slot, 7)
+    it.send([slot], 7)
     assert not it.freed(slot.index)  # in flight
     it.settle_by_own_clock(slot)
     assert not it.freed(slot.index)  # quarantined by our clock, and the sidecar has not spoken
-    it.answered(slot, quarantined=False)
+    it.answered([slot], set())
     assert slot.state == "free"
     assert not it.freed(999)
 
@@ -107,7 +107,7 @@ def test_an_abandoned_arena_leases_nothing_but_what_had_arrived_stays_readable()
     it = arena()
     arrived, stuck = it.lease(2, "kv0", "load") or []
     arrived.view[:3] = b"abc"
-    it.send(stuck, 7)
+    it.send([stuck], 7)
     it.abandon()
     assert stuck.state == "abandoned"
     assert it.lease(1, "kv0", "load") is None

@@ -17,6 +17,7 @@ import mmap
 import os
 import weakref
 from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from ._budget import Ledger, SlotClass
@@ -66,11 +67,7 @@ class Slot:
 
     def release(self) -> None:
         """Gives the slot back; while it is in flight or quarantined, that happens when the kernel is done. Never waits."""
-        with self._arena.lock:
-            if self._state == "leased":
-                self._arena.free(self)
-            elif self._state == "in flight":
-                self._give_back = True
+        release([self])
 
     def __enter__(self) -> Slot:
         return self
@@ -80,6 +77,18 @@ class Slot:
 
     def __repr__(self) -> str:
         return f"<Slot {self.index} {self._state} for {self.slot_class} on {self.mount}, life {self.life}>"
+
+
+def release(slots: Sequence[Slot]) -> None:
+    """Of one client, with its lock taken once."""
+    if not slots:
+        return
+    with slots[0]._arena.lock:
+        for slot in slots:
+            if slot._state == "leased":
+                slot._arena.free(slot)
+            elif slot._state == "in flight":
+                slot._give_back = True
 
 
 class Arena:
@@ -128,12 +137,14 @@ class Arena:
             return None
         taken = [Slot(self, self._free.popleft(), mount, slot_class) for _ in range(count)]
         self.ledger.take(mount, slot_class, count)
-        self._held.update((slot.index, slot) for slot in taken)
+        for slot in taken:
+            self._held[slot.index] = slot
         return taken
 
-    def send(self, slot: Slot, task: int) -> None:
-        slot._state = "in flight"
-        slot.owed_to = task
+    def send(self, slots: list[Slot], task: int) -> None:
+        for slot in slots:
+            slot._state = "in flight"
+            slot.owed_to = task
 
     def settle_by_own_clock(self, slot: Slot) -> None:
         """Our clock ran out first: the lease is over, and the slot waits for the sidecar's word."""
@@ -141,18 +152,20 @@ class Arena:
             slot._state = "quarantined"
             self.quarantined_count += 1
 
-    def answered(self, slot: Slot, quarantined: bool) -> None:
-        """The sidecar's word on a slot of an answered request."""
-        slot.owed_to = None
+    def answered(self, slots: list[Slot], quarantined: set[int]) -> None:
+        """The sidecar's word on the slots of an answered request; `quarantined` counts them from 0."""
+        for slot in slots:
+            slot.owed_to = None
         if self.abandoned:
             return
-        if quarantined:
-            self.quarantined_count += slot._state != "quarantined"
-            slot._state = "quarantined"
-        elif slot._state == "quarantined" or slot._give_back:
-            self.free(slot)
-        else:
-            slot._state = "leased"
+        for number, slot in enumerate(slots):
+            if number in quarantined:
+                self.quarantined_count += slot._state != "quarantined"
+                slot._state = "quarantined"
+            elif slot._state == "quarantined" or slot._give_back:
+                self.free(slot)
+            else:
+                slot._state = "leased"
 
     def freed(self, index: int) -> bool:
         """`slots_freed` named it. False: it was not waiting for that, and nothing changes."""

@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from . import _json
 from . import _messages as wire
 from ._arena import Slot
 from ._budget import SlotClass
@@ -43,7 +44,6 @@ from .errors import (
 from .options import Options
 from .results import SIDECAR_GONE, BlocksResult, Result
 
-_encode = json.JSONEncoder(separators=(",", ":")).encode
 State = Literal["starting", "up", "restarting", "off", "closed"]
 
 GRACE_US = wire.GRACE_MS * 1000
@@ -136,7 +136,8 @@ class Core:
 
     def submit(self, task: Task[Any], request: Mapping[str, Any]) -> None:
         """Sends it, or settles it here and now. Never blocks."""
-        body = _encode(request)[1:]
+        # A fingerprint is whatever the caller made; all else is strings, numbers and lists of them.
+        body = (_json.encode_any if task.op == "namespace" else _json.encode)(request)
         with self.lock:
             refused = self.refusal() or self._check_slots(task)
             life = self.life
@@ -145,7 +146,7 @@ class Core:
                 self._refuse(task, code, message)
                 return
             number = self._next_id
-            line = f'{{"id":{number},{body}\n'.encode()
+            line = b'{"id":%d,' % number + body[1:] + b"\n"
             if len(line) - 1 > wire.LINE_BYTES_MAX:
                 raise InvalidArgument(
                     f"the {task.op} request is a line of {len(line)} bytes, the limit is {wire.LINE_BYTES_MAX}; split it"
@@ -157,8 +158,7 @@ class Core:
             self._next_id += 1
             task.id = number
             self.counters.sent += 1
-            for slot in task.slots:
-                life.arena.send(slot, number)
+            life.arena.send(task.slots, number)
             if not life.expects_something():
                 life.heard_us = max(life.heard_us, now_us())  # silence counts from here
             life.unanswered[number] = task
@@ -232,7 +232,7 @@ class Core:
             return
         task._result = result
         if task._waiter is not None:
-            task._waiter.set()
+            task._waiter.release()
         if task.listed:
             if len(self._finished) >= FINISHED_MAX:
                 del self._finished[next(iter(self._finished))]
@@ -257,12 +257,13 @@ class Core:
 
     def _check_slots(self, task: Task[Any]) -> tuple[str, str] | None:
         life = self.life
+        arena = None if life is None else life.arena
         for slot in task.slots:
-            if slot._arena.abandoned or life is None or slot._arena is not life.arena:
+            if slot._arena is not arena or slot._arena.abandoned:
                 return SIDECAR_GONE, f"slot {slot.index} belongs to sidecar life {slot.life}, which is over"
-            if slot.state != "leased":
+            if slot._state != "leased":
                 raise SlotNotLeased(f"slot {slot.index} is {slot.state}; only a leased slot can go into a {task.op}")
-        if len({slot.index for slot in task.slots}) != len(task.slots):
+        if len(set(task.slots)) != len(task.slots):
             raise InvalidArgument(f"one {task.op} names a slot twice")
         return None
 
@@ -294,11 +295,8 @@ class Core:
         result = task._decode(task, answer)
         del life.unanswered[task.id]
         self.counters.answered += 1
-        quarantined: set[int] = set()
-        if isinstance(result, BlocksResult):
-            quarantined = {failure.block for failure in result.failed if failure.slot == "quarantined"}
-        for block, slot in enumerate(task.slots):
-            life.arena.answered(slot, block in quarantined)
+        if isinstance(result, BlocksResult) and task.slots:
+            life.arena.answered(task.slots, {failure.block for failure in result.failed if failure.slot == "quarantined"})
         if task.done:
             self.counters.late_answers += 1
         else:
@@ -461,7 +459,7 @@ class Core:
 
 def parse_line(line: bytes) -> Mapping[str, Any]:
     try:
-        message = json.loads(line)
+        message = _json.decode(line)
     except (ValueError, RecursionError) as error:
         raise ProtocolBroken(f"a line that is not JSON: {line[:120]!r} ({error})") from error
     if not isinstance(message, dict):

@@ -19,7 +19,7 @@ import weakref
 
 from . import _corpses
 from ._clock import now_us
-from ._core import Core, parse_line
+from ._core import GRACE_US, Core, parse_line
 from ._life import Life
 from ._lines import LineTooLong
 from ._wire import ProtocolBroken
@@ -28,6 +28,9 @@ from .errors import StartFailed
 READ_BYTES = 1 << 18
 READS_MAX = 8
 """Reads of one pipe before the timers get their turn: 2 MiB, some ten milliseconds of decoding."""
+STREAM_US = GRACE_US
+"""So long after the last word of the sidecar one more wake-up is planned. Nothing of a request can be due sooner than that
+after it was sent, so that in a stream of requests none has to wake this thread for its deadline's sake."""
 LATE_US = 50_000
 """A wake-up this late was not the sidecar's doing (SIGSTOP, a paused machine, no CPU): silence is counted anew from it."""
 EOF_LINGER_US = 100_000
@@ -51,6 +54,8 @@ class IoThread:
         self.closing_us: int | None = None
         self.close_step = 0
         self.lingered = False  # the life that was closed had its EOF_LINGER_US
+        self.watched: dict[int, int] = {}  # descriptors and events that the poller knows
+        self.poller = select.poll()
         _cores.add(core)
         self.thread = threading.Thread(target=self._run, name="kvlane-io", daemon=True)
         self.thread.start()
@@ -71,14 +76,13 @@ class IoThread:
         core = self.core
         if core.life is None and self.closing_us is None and not core.exiting:
             self._start_if_due()
-        poller = select.poll()
         with core.lock:
             life = core.life
-            self._register(poller, life)
+            self._register(life)
             planned_us = self._next_us()
             core.planned_us = planned_us
             timeout_ms = None if planned_us is None else max(0, -(-(planned_us - now_us()) // 1000))
-        ready = dict(poller.poll(timeout_ms))
+        ready = dict(self.poller.poll(timeout_ms))
         at_us = now_us()
         if core.wake_fd() in ready:
             core.drain_wake()
@@ -95,25 +99,29 @@ class IoThread:
             if core.close_wanted:
                 self._close(at_us)
 
-    def _register(self, poller: select.poll, life: Life | None) -> None:
+    def _register(self, life: Life | None) -> None:
         core = self.core
-        poller.register(core.wake_fd(), select.POLLIN)
-        for pidfd in core.corpses.pidfds():
-            poller.register(pidfd, select.POLLIN)
-        if life is None:
+        wanted = dict.fromkeys([core.wake_fd(), *core.corpses.pidfds()], select.POLLIN)
+        if life is not None:
+            process = life.process
+            for fd in (process.stdout, process.stderr, process.pidfd):
+                if fd >= 0:
+                    wanted[fd] = select.POLLIN
+            if life.outbox and process.stdin >= 0:
+                wanted[process.stdin] = select.POLLOUT
+        if wanted == self.watched:
             return
-        process = life.process
-        for fd in (process.stdout, process.stderr, process.pidfd):
-            if fd >= 0:
-                poller.register(fd, select.POLLIN)
-        if life.outbox and process.stdin >= 0:
-            poller.register(process.stdin, select.POLLOUT)
+        self.watched, self.poller = wanted, select.poll()
+        for fd, events in wanted.items():
+            self.poller.register(fd, events)
 
     def _next_us(self) -> int | None:
         core, life = self.core, self.core.life
         due = core.next_wake_us()
         if life is None and self.closing_us is None and not core.exiting and core.may_start():
             due = min(due, self.restart_us)
+        if life is not None and now_us() < life.heard_us + STREAM_US:
+            due = min(due, life.heard_us + STREAM_US)
         if life is not None and life.ready is None:
             due = min(due, life.born_us + core.options.start_timeout_ms * 1000)
         if life is not None and life.eof_us is not None:

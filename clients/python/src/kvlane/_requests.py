@@ -152,6 +152,10 @@ class Requests:
             raise InvalidArgument("keys must be a list of strings, got one string")
         if not 0 < len(keys) <= wire.BLOCKS_MAX:
             raise InvalidArgument(f"one request takes 1 to {wire.BLOCKS_MAX} keys, got {len(keys)}")
+        try:
+            "".join(keys)  # the quickest look at the type of each: some JSON libraries would write something for bytes
+        except TypeError as error:
+            raise InvalidArgument(f"keys must be strings: {error}") from None
         mount, deadline_us = self.mount(mount), self._deadline_us(timeout_ms)
         body: dict[str, Any] = {"op": op, "mount": mount, "deadline_us": deadline_us}
         if namespace is not None:
@@ -210,13 +214,15 @@ def wait_for(core: Core, task: Task[R], timeout_ms: float | None) -> R | None:
             if task.done:
                 break
             if task._waiter is None:
-                task._waiter = threading.Event()
+                task._waiter = threading.Lock()
+                task._waiter.acquire()
             waiter = task._waiter
         left_us = limit_us - now_us()
         if left_us <= 0:
             core.last_word(task)
             break
-        waiter.wait(left_us / 1e6)
+        if waiter.acquire(timeout=left_us / 1e6):
+            waiter.release()  # somebody else may wait for the same task
     if task.done:
         core.forget_finished(task)
     return task.result

@@ -18,7 +18,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast, overload
 
-from ._arena import Slot
+from ._arena import Slot, release
 from ._budget import SlotClass
 from ._clock import now_us
 from ._core import Core, State
@@ -136,8 +136,7 @@ class Client:
         try:
             yield slots
         finally:
-            for slot in slots:
-                slot.release()
+            release(slots)
 
     # --- requests: at once -----------------------------------------------------------------------------------------
 
