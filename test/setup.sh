@@ -4,17 +4,19 @@
 #   test/setup.sh             everything that tests and development need
 #   test/setup.sh --runtime   what running needs: no Python tools (the client has no dependencies: PYTHONPATH=clients/python/src)
 #   test/setup.sh --tools     packages, node_modules and Python tools, but nothing is built
+#   test/setup.sh --bench     as --tools, and what `npm run bench` measures beside us
 #
 # Quick when nothing is to do. Takes from the machine's Debian, npm and Python registries, and from nowhere else.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-runtime=0 build=1
+runtime=0 build=1 bench=0
 for option in "$@"; do
   case $option in
     --runtime) runtime=1 ;;
     --tools) build=0 ;;
-    *) echo "setup: want --runtime or --tools or nothing, got $option" >&2; exit 2 ;;
+    --bench) build=0 bench=1 ;;
+    *) echo "setup: want --runtime, --tools or --bench, or nothing, got $option" >&2; exit 2 ;;
   esac
 done
 
@@ -36,6 +38,8 @@ find_missing() {
   if have g++; then header xxhash.h || need libxxhash-dev; else [ -e /usr/include/xxhash.h ] || need libxxhash-dev; fi
   have unshare || need util-linux
   PATH=$PATH:/usr/sbin:/sbin have mkfs.ext4 || need e2fsprogs
+  [ $bench = 0 ] || have fio || need fio
+  [ $bench = 0 ] || PATH=$PATH:/usr/sbin:/sbin have losetup || need mount
   if [ $runtime = 0 ] && have python3; then python3 -c 'import venv, ensurepip' 2>/dev/null || need python3-venv; fi
   if [ $runtime = 0 ] && ! have python3; then need python3-venv; fi
 }

@@ -1,0 +1,124 @@
+"""Who takes part: a name → the process that does it, and in which of a medium's folders its files are.
+
+Arms that read the same plain files share them. A name that ends in ~ is the same arm once more: the A/A that shows the noise.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from fio import Fio
+from worker import Worker
+
+HERE = Path(__file__).resolve().parent
+CHECKOUT = HERE.parents[1]
+FLOOR = HERE / "build" / "floor"
+PEERS_PYTHON = CHECKOUT / ".venv-bench" / "bin" / "python"
+
+Config = dict[str, Any]
+
+
+class Running(Protocol):
+    facts: dict[str, Any]
+
+    def start_slice(self, seconds: float, blocks_max: int, first: int, seed: int) -> None: ...
+    def end_slice(self, seconds: float) -> dict[str, Any]: ...
+    def fill(self, first: int, count: int) -> None: ...
+    def clean(self, first: int, count: int) -> None: ...
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Arm:
+    about: str
+    start: Callable[[Config], Running]
+    files: str = ""  # the folder; its own name if empty
+    pages: tuple[str, ...] = ("huge", "4k")  # the memory it can have
+    ops: tuple[str, ...] = ("load", "new", "again", "lookup")
+
+
+FLOOR_WORDS = ("op", "dir", "count", "block_bytes", "task_blocks", "tasks", "threads", "arena_bytes")
+
+
+def floor(ops: Mapping[str, str], **options: int) -> Callable[[Config], Running]:
+    def start(config: Config) -> Running:
+        given = {**config, "op": ops.get(config["op"], config["op"])}
+        words = {name: given[name] for name in FLOOR_WORDS}
+        words |= {"huge": int(config["pages"] == "huge"), **options}
+        return Worker([str(FLOOR), *(f"{name}={value}" for name, value in words.items())])
+
+    return start
+
+
+def python(script: str, interpreter: str = sys.executable, **extra: Any) -> Callable[[Config], Running]:
+    def start(config: Config) -> Running:
+        given = {**config, **extra, "op": "replace" if config["op"] == "again" else config["op"]}
+        env = {**os.environ, "PYTHONPATH": str(CHECKOUT / "clients" / "python" / "src")}
+        if interpreter != sys.executable:
+            env["LD_LIBRARY_PATH"] = torch_libraries()
+        return Worker([interpreter, str(HERE / script), json.dumps(given)], env)
+
+    return start
+
+
+def torch_libraries() -> str:
+    """Where LMCache's module may find torch's: of the vLLM that test/vllm/setup.sh has installed, or where it is told to look."""
+    told = os.environ.get("KVLANE_BENCH_TORCH_LIB", "")
+    return told or next((str(path) for path in CHECKOUT.glob(".venv-vllm/lib/python3*/site-packages/torch/lib")), "")
+
+
+def node(config: Config) -> Running:
+    given = {**config, "op": "replace" if config["op"] == "again" else config["op"]}
+    return Worker([shutil.which("node") or "node", str(HERE / "arm_node.mjs"), json.dumps(given)])
+
+
+def peer(script: str, **extra: Any) -> Callable[[Config], Running]:
+    return python(script, str(PEERS_PYTHON), **extra)
+
+
+def kvlane(pages: str = "", **options: Any) -> Callable[[Config], Running]:
+    return python("arm_kvlane.py", options=options, **({"pages": pages} if pages else {}))
+
+
+def fio(engine: str) -> Callable[[Config], Running]:
+    return lambda config: Fio(engine, config)
+
+
+SPREAD = {"spread": 1}
+VERIFY = {"header": 1, "xxh3": 1}
+
+ARMS: dict[str, Arm] = {
+    "kvlane": Arm("the product through its Python client, engine threads", kvlane(), "kvlane"),
+    "kvlane-aio": Arm("the same, engine aio", kvlane(engine="aio"), "kvlane"),
+    "kvlane-4k": Arm("the same on 4 KiB pages", kvlane(pages="4k"), "kvlane"),
+    "floor": Arm("C++ preadv/pwritev, open and close for each block; new names by rename", floor({}, spread=0), "plain", ops=("load",)),
+    "floor-verify": Arm("the floor, with a header page and XXH3", floor({}, **VERIFY), "headed", ops=("load",)),
+    "floor-overwrite": Arm("C++ pwritev over the old bytes", floor({"again": "overwrite"}), "plain", ops=("again",)),
+    "floor-recycle": Arm("C++ rename, pwritev, rename", floor({"again": "recycle"}, **SPREAD), ops=("again",)),
+    "floor-replace": Arm("C++ new file, rename over the old one", floor({"again": "replace"}, **SPREAD), ops=("again",)),
+    "floor-new": Arm("C++ new file, pwritev, rename", floor({}, **SPREAD), ops=("new",)),
+    "floor-new-verify": Arm("the same with a header page and XXH3", floor({}, **SPREAD, **VERIFY), ops=("new",)),
+    "floor-lookup": Arm("C++ faccessat in four threads", floor({}, **SPREAD), ops=("lookup",)),
+    "fio-psync": Arm("fio, psync, a job for each thread", fio("psync"), "plain", ops=("load", "again")),
+    "fio-libaio": Arm("fio, libaio, 16 in flight", fio("libaio"), "plain", ops=("load", "again")),
+    "fio-io_uring": Arm("fio, io_uring, 16 in flight", fio("io_uring"), "plain", ops=("load", "again")),
+    "threads": Arm("Python threads, os.preadv, temporary name and rename", python("arm_threads.py"), "threads"),
+    "node": Arm("Node fs.promises, temporary name and rename", node, "node", pages=("4k",)),
+    "nixl-aio": Arm("NIXL's POSIX plugin, use_aio", peer("arm_nixl.py", api="use_aio"), "plain", ops=("load", "new", "again")),
+    "nixl-uring": Arm("NIXL's POSIX plugin, use_uring", peer("arm_nixl.py", api="use_uring"), "plain", ops=("load", "new", "again")),
+    "lmcache-fs": Arm("LMCache's native file connector, O_DIRECT", peer("arm_lmcache.py"), "lmcache"),
+}
+
+
+def arm_of(name: str) -> Arm:
+    plain = name.rstrip("~")
+    if plain not in ARMS:
+        raise ValueError(f"no arm {plain!r}; there are {', '.join(ARMS)}")
+    return ARMS[plain]

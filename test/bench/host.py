@@ -1,0 +1,108 @@
+"""The machine: what it is, what it was doing, and the one setting that a run changes and puts back (huge pages in reserve)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+HUGE_PAGES = Path("/proc/sys/vm/nr_hugepages")
+HUGE_MIB = 2
+MEMORY_KEPT_MIB = 4096  # what a reservation leaves to everybody else
+
+
+def read(path: str | Path) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""
+
+
+def said_by(*command: str) -> str:
+    """The first line of what a command says, or why there is none."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"{command[0]}: {error}"
+    return ((done.stdout or done.stderr).strip().splitlines() or [""])[0]
+
+
+def memory_mib(name: str) -> int:
+    for line in read("/proc/meminfo").splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) // 1024
+    return 0
+
+
+@contextlib.contextmanager
+def huge_pages(wanted_mib: int) -> Iterator[str]:
+    """Reserves huge pages for as long as the run lasts; yields "huge", or why it will be 4 KiB pages for everybody."""
+    before = read(HUGE_PAGES)
+    pages = wanted_mib // HUGE_MIB
+    try:
+        if int(before or 0) >= pages:
+            yield "huge"
+            return
+        if memory_mib("MemAvailable") < wanted_mib + MEMORY_KEPT_MIB:
+            yield f"4k: {wanted_mib} MiB of huge pages would leave too little of {memory_mib('MemAvailable')} MiB"
+            return
+        try:
+            HUGE_PAGES.write_text(str(pages))
+        except OSError as error:
+            yield f"4k: {HUGE_PAGES} cannot be written: {error.strerror}"
+            return
+        got = int(read(HUGE_PAGES))
+        yield "huge" if got >= pages else f"4k: of {pages} huge pages the kernel found {got}"
+    finally:
+        if read(HUGE_PAGES) != before:
+            HUGE_PAGES.write_text(before)
+
+
+def cpu_model() -> str:
+    for line in read("/proc/cpuinfo").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def conditions(checkout: Path) -> dict[str, Any]:
+    package = json.loads(read(checkout / "package.json") or "{}")
+    thp = Path("/sys/kernel/mm/transparent_hugepage")
+    return {
+        "began": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
+        "kvlane": package.get("version", "?"),
+        "commit": said_by("git", "-C", str(checkout), "describe", "--always", "--dirty"),
+        "cores": os.cpu_count(),
+        "cpu": cpu_model(),
+        "memory_mib": memory_mib("MemTotal"),
+        "kernel": platform.release(),
+        "thp": chosen(read(thp / "enabled")),
+        "shmem_thp": chosen(read(thp / "shmem_enabled")),
+        "node": said_by(shutil.which("node") or "node", "--version"),
+        "python": platform.python_version(),
+        "fio": said_by("fio", "--version"),
+        "load_average": read("/proc/loadavg").split()[:3],
+    }
+
+
+def chosen(words: str) -> str:
+    """The kernel marks the active one with brackets."""
+    return words.partition("[")[2].partition("]")[0] or words
+
+
+def busy_share(since: tuple[float, float]) -> float:
+    """How busy all cores were since `cpu_times()`, 0 to 1, everybody included."""
+    total, idle = (now - then for now, then in zip(cpu_times(), since, strict=True))
+    return 1 - idle / total if total > 0 else 0.0
+
+
+def cpu_times() -> tuple[float, float]:
+    fields = [float(word) for word in read("/proc/stat").splitlines()[0].split()[1:9]]
+    return sum(fields), fields[3] + fields[4]

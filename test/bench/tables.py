@@ -1,0 +1,23 @@
+"""The tables that are not throughput of a cell: a name → what measures it and returns JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import table_deadline
+import table_growth
+import table_idle
+import table_roundtrip
+import table_start
+import table_stuck
+from stage import Stage
+
+TABLES: dict[str, Callable[[Stage], dict[str, Any]]] = {
+    "round trip": table_roundtrip.measure,
+    "start": table_start.measure,
+    "idle": table_idle.measure,
+    "deadline": table_deadline.measure,
+    "stuck": table_stuck.measure,
+    "growth": table_growth.measure,
+}
