@@ -8,7 +8,7 @@ import os
 import pytest
 
 from kvlane import Budgets, InvalidArgument, Options, SlotNotLeased
-from kvlane._arena import Arena
+from kvlane._arena import Arena, release
 from kvlane._budget import Ledger
 from kvlane._lock import Lock
 
@@ -76,6 +76,20 @@ def test_a_slot_released_in_flight_is_free_only_after_the_answer() -> None:
     assert (slot.state, it.free_count()) == ("in flight", 7)
     it.answered([slot], set())
     assert (slot.state, it.free_count()) == ("free", 8)
+
+
+def test_slots_are_released_together_each_by_its_own_state() -> None:
+    it = arena()
+    slots = it.lease(3, "kv0", "load") or []
+    it.send(slots[1:2], 7)
+    it.send(slots[2:], 8)
+    it.answered(slots[2:], {0})
+    release(slots)
+    release([])
+    assert [slot.state for slot in slots] == ["free", "in flight", "quarantined"]
+    assert it.free_count() == 6
+    it.answered(slots[1:2], set())
+    assert (slots[1].state, it.free_count()) == ("free", 7)
 
 
 def test_a_quarantined_slot_waits_for_slots_freed_whatever_its_holder_does() -> None:

@@ -132,6 +132,9 @@ class AsyncClient:
     def lease(self, count: int = 1, *, mount: str | None = None, use: SlotClass = "load") -> list[Slot]:
         return self._client.lease(count, mount=mount, use=use)
 
+    def release(self, slots: Sequence[Slot]) -> None:
+        self._client.release(slots)
+
     @contextlib.contextmanager
     def leasing(self, count: int = 1, *, mount: str | None = None, use: SlotClass = "load") -> Iterator[list[Slot]]:
         with self._client.leasing(count, mount=mount, use=use) as slots:

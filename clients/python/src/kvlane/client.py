@@ -129,6 +129,10 @@ class Client:
             raise Saturated(f"no {count} slots for {use} on {self._requests.mount(mount)}: see client_stats()")
         return slots
 
+    def release(self, slots: Sequence[Slot]) -> None:
+        """As slot.release() for each, and much cheaper for many."""
+        release(slots)
+
     @contextlib.contextmanager
     def leasing(self, count: int = 1, *, mount: str | None = None, use: SlotClass = "load") -> Iterator[list[Slot]]:
         """A lease that ends with the block; slots still in flight come back when the kernel is done."""
