@@ -59,6 +59,8 @@ class Kvlane:
         self._fill_memory()
         ready = self.kv.ready or {}
         arena = ready.get("arena", {})
+        if (config["pages"] == "huge") != (arena.get("page_bytes", 0) > 4096):
+            raise RuntimeError(f"{config['pages']} pages were asked for, the arena is {arena}")
         self.facts = {
             "version": __version__,
             "engine": options.get("engine", "threads"),
@@ -108,11 +110,12 @@ class Kvlane:
         return None
 
     def _touch(self, first: int, count: int) -> None:
-        """Empty files in the blocks' places: all that a look-up looks for."""
+        """Files in the blocks' places, one long hole each: all that a look-up looks at is that they are there and not empty."""
         for block in range(first, first + count):
             path = self._path(block)
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
+            with path.open("wb") as file:
+                file.truncate(2 * 4096)
 
     def clean(self, first: int, count: int) -> None:
         for block in range(first, first + count):

@@ -92,6 +92,9 @@ def leave(number: int, _frame: object) -> None:
 def main() -> int:
     o = options()
     signal.signal(signal.SIGTERM, leave)
+    if os.geteuid() != 0:
+        print("bench: it mounts file systems of its own, so it wants root", file=sys.stderr)
+        return 2
     todo, others = chosen(o)
     if not todo and not others:
         print(f"bench: nothing is called {o.only}; arms and tables stand in plan.py and tables.py", file=sys.stderr)

@@ -22,7 +22,11 @@ class Stage:
     rounds: int | None
 
     def count(self, short: int, full: int) -> int:
-        return self.rounds or (short if self.form == "short" else full)
+        """Of rounds."""
+        return self.rounds or self.pick(short, full)
+
+    def pick(self, short: int, full: int) -> int:
+        return short if self.form == "short" else full
 
     @property
     def memory(self) -> str:

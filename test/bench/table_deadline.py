@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from kvlane import Client, Options
 
 import stats
+from arm_kvlane import NAMESPACE, name_of
 from stage import Stage, stall
 
 HOGS = 4
@@ -38,14 +40,15 @@ def hogs(n: int) -> Iterator[None]:
 def late_us(kv: Client, samples: int) -> list[float]:
     """Overshoots; below 0 would be an early answer."""
     found = []
-    for _ in range(samples // AT_ONCE):
+    for turn in range(samples // AT_ONCE):
         tasks = []
         for i in range(AT_ONCE):
             slots = kv.lease(1)
-            tasks.append((kv.load(["00"], slots, namespace="late", timeout_ms=FIRST_MS + i * APART_MS), slots))
+            key = name_of(turn * AT_ONCE + i)  # each its own: a key whose load hangs is refused
+            tasks.append((kv.load([key], slots, namespace=NAMESPACE, timeout_ms=FIRST_MS + i * APART_MS), slots))
         for task, slots in tasks:
             result = kv.wait(task)
-            found.append(float(now_us() - task.deadline_us))
+            found.append(float(time.monotonic_ns() // 1000 - task.deadline_us))
             codes = {failure.code for failure in result.failed}
             if codes != {"DEADLINE_EXCEEDED"}:
                 raise RuntimeError(f"a load on a hung mount ended as {codes or result}")
@@ -54,14 +57,8 @@ def late_us(kv: Client, samples: int) -> list[float]:
     return found
 
 
-def now_us() -> int:
-    from kvlane._clock import now_us as clock
-
-    return clock()
-
-
 def one(stage: Stage, hog_count: int) -> dict[str, Any]:
-    samples = stage.count(64, 400) // AT_ONCE * AT_ONCE
+    samples = stage.pick(64, 400) // AT_ONCE * AT_ONCE
     with stall.lab() as lab:
         root = Path(lab.mnt) / "store"
         os.mkdir(root)
@@ -69,8 +66,9 @@ def one(stage: Stage, hog_count: int) -> dict[str, Any]:
             mounts={"kv0": root}, create=True, slot_bytes=4096, slots=2048, stuck_max=STUCK_MAX, extra_arguments=["--test-hold-breaker-closed"]
         )
         with Client(options) as kv:
-            with kv.leasing(1, use="store") as slots:
-                kv.wait(kv.store(["00"], slots, namespace="late", timeout_ms=10_000)).check()
+            with kv.leasing(samples, use="store") as slots:
+                keys = [name_of(i) for i in range(samples)]
+                kv.wait(kv.store(keys, slots, namespace=NAMESPACE, timeout_ms=10_000)).check()
             lab.hang("read", match="/store/blocks/*")
             try:
                 with hogs(hog_count):

@@ -26,15 +26,15 @@ SLICE_S = 0.2
 FILL_S = 240.0
 
 
-def plain(op: str, medium: media.Medium, pages: str, tasks: int = 1, each_task: int = 64) -> tuple[Worker, cells.Cell]:
+def plain(op: str, medium: media.Medium, pages: str, tasks: int = 1, each_task: int = 64) -> Worker:
     table = cells.Cell(
-        "growth", medium.name, op, (), BLOCK_BYTES, pages=pages, tasks=tasks, each_task=each_task, arena_bytes=4 << 20, data_bytes=16 << 20
+        "growth", medium.name, op, (), BLOCK_BYTES, pages=pages, tasks=tasks, each_task=each_task, arena_bytes=4 << 20, data_bytes=8 << 20
     )
     folder = medium.path / "kvlane"
     folder.mkdir(exist_ok=True)
     worker = arm_of("kvlane").start(table.config(folder))
     assert isinstance(worker, Worker)
-    return worker, table
+    return worker
 
 
 def unit_us(worker: Worker, rounds: int) -> float:
@@ -52,9 +52,9 @@ def over_the_store(stage: Stage) -> list[dict[str, float]]:
     rounds = stage.count(1, 8)
     found: list[dict[str, float]] = []
     with media.medium("ram-ext4", INODE_MIB + 512, stage.disk, INODES) as medium:
-        workers = {op: plain(op, medium, stage.memory)[0] for op in ("load", "again", "lookup")}
+        workers = {op: plain(op, medium, stage.memory) for op in ("load", "again", "lookup")}
         try:
-            workers["load"].fill(0, 4096)
+            workers["load"].fill(0, 2048)  # the look-up wants every other name absent
             below = medium.path / "kvlane" / "blocks" / "bench"
             ones = dict.fromkeys(("count", "task_blocks", "tasks", "threads"), 1)
             filler = floor({}, spread=1)({"op": "lookup", "dir": str(below), "block_bytes": 0, "arena_bytes": 0, "pages": "4k", **ones})
@@ -78,10 +78,10 @@ def over(stage: Stage, what: str) -> list[dict[str, float]]:
     with media.medium("tmpfs", 256, stage.disk) as medium:
         for n in STEPS_SHORT if stage.form == "short" else STEPS_FULL:
             tasks, each = (1, n) if what == "blocks a task" else (n, 1)
-            worker, table = plain("load", medium, stage.memory, tasks, each)
+            worker = plain("load", medium, stage.memory, tasks, each)
             try:
                 if not found:
-                    worker.fill(0, table.count)
+                    worker.fill(0, max(STEPS_FULL))
                 unit_us(worker, 1)  # warm
                 found.append({"n": float(n), "load": unit_us(worker, stage.count(1, 8))})
             finally:

@@ -34,7 +34,7 @@ def wake_ups(pid: int) -> int:
 
 
 def measure(stage: Stage) -> dict[str, Any]:
-    idle_s = float(stage.count(2, 10))
+    idle_s = float(stage.pick(2, 10))
     env = plain_sidecar.environment()
     with media.tmpfs(256) as root:
         with plain_sidecar.program([node_path(), "-e", "process.stdout.write('here\\n'); process.stdin.resume()"], env) as bare:
@@ -44,7 +44,7 @@ def measure(stage: Stage) -> dict[str, Any]:
             pid = kv.pid
             assert pid is not None
             ready_mib = resident_mib(pid)
-            for turn in range(stage.count(20, 500)):
+            for turn in range(stage.pick(20, 500)):
                 keys = [f"{turn:08x}{i:02x}" for i in range(16)]
                 with kv.leasing(len(keys), use="store") as slots:
                     kv.wait(kv.store(keys[:1], slots[:1], namespace="idle")).check()

@@ -41,7 +41,7 @@ def beside(stage: Stage, medium: media.Medium, lab: Any, stuck: int) -> dict[str
     os.mkdir(sick)
     arms: dict[str, dict[str, Any]] = {"none stuck": {"slices": []}, "stuck": {"slices": []}}
     workers: dict[str, Worker] = {}
-    seconds = 0.1 if stage.form == "short" else 0.25
+    seconds = 0.1 * stage.pick(1, 3)
     try:
         workers["none stuck"] = start(stage, medium, sick, 0)
         workers["stuck"] = start(stage, medium, sick, stuck)
@@ -69,7 +69,7 @@ def measure(stage: Stage) -> dict[str, Any]:
     if reason := stall.lab_unavailable():
         raise RuntimeError(f"no stall lab: {reason}")
     found = {}
-    for stuck in STUCK:
+    for stuck in STUCK[: stage.pick(2, 3)]:
         with media.medium("ram-ext4", 1024, stage.disk) as medium, stall.lab() as lab:
             found[str(stuck)] = beside(stage, medium, lab, stuck)
     return found
