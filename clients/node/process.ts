@@ -29,7 +29,7 @@ export interface ProcessOptions {
   /** A command that ends by running the rest of its arguments, such as ["setpriv", "--reuid=1000"]. */
   wrapper?: readonly string[];
   env?: Record<string, string>;
-  /** Another main.js than the one built in this package. */
+  /** Another kvlane.cjs than the one built in this package. */
   main?: string;
 }
 

@@ -1,4 +1,4 @@
-"""Which node and which main.js a client takes."""
+"""Which node and which script a client takes."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class Options:
     file_mode: int | None = None
     extra_arguments: Sequence[str] = ()
 
-    command: Sequence[str] | None = None  # replaces `node main.js serve`: for tests and wrappers
+    command: Sequence[str] | None = None  # replaces `node kvlane.cjs serve`: for tests and wrappers
     node: str | None = None
     sidecar: str | os.PathLike[str] | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -107,7 +107,7 @@ def node_path() -> str:
 
 
 def main_js(asked: str | os.PathLike[str] | None = None) -> Path:
-    """The sidecar's main.js: what was asked for, else the one inside the installed package, else the checkout's."""
+    """The script that is the sidecar: what was asked for, else the one inside the installed package, else the checkout's."""
     here = Path(__file__).resolve()
     packaged = here.parent / "_sidecar" / "dist" / "kvlane.cjs"
     # src/kvlane/options.py → clients/python → the checkout; an installed package has no such parent.
@@ -118,6 +118,6 @@ def main_js(asked: str | os.PathLike[str] | None = None) -> Path:
             return path.absolute()
     raise StartFailed(
         "no sidecar to start: looked for " + ", ".join(map(str, tried)) + "; build it with `npm run build`, "
-        "or say where its main.js is with Options.sidecar or $KVLANE_SIDECAR",
+        "or say where its kvlane.cjs is with Options.sidecar or $KVLANE_SIDECAR",
         code="SIDECAR_NOT_FOUND",
     )
