@@ -21,6 +21,7 @@ HERE = Path(__file__).resolve().parent
 CHECKOUT = HERE.parents[1]
 FLOOR = HERE / "build" / "floor"
 PEERS_PYTHON = CHECKOUT / ".venv-bench" / "bin" / "python"
+VLLM = Path(os.environ.get("KVLANE_BENCH_VLLM", CHECKOUT / ".venv-vllm"))  # by test/vllm/setup.sh: whoever wants torch borrows it here
 
 Config = dict[str, Any]
 
@@ -69,9 +70,8 @@ def python(script: str, interpreter: str = sys.executable, **extra: Any) -> Call
 
 
 def torch_libraries() -> str:
-    """Where LMCache's module may find torch's: of the vLLM that test/vllm/setup.sh has installed, or where it is told to look."""
-    told = os.environ.get("KVLANE_BENCH_TORCH_LIB", "")
-    return told or next((str(path) for path in CHECKOUT.glob(".venv-vllm/lib/python3*/site-packages/torch/lib")), "")
+    """Where LMCache's module finds torch's."""
+    return next((str(path) for path in VLLM.glob("lib/python3*/site-packages/torch/lib")), "")
 
 
 def node(config: Config) -> Running:
@@ -114,6 +114,9 @@ ARMS: dict[str, Arm] = {
     "nixl-aio": Arm("NIXL's POSIX plugin, use_aio", peer("arm_nixl.py", api="use_aio"), "plain", ops=("load", "new", "again")),
     "nixl-uring": Arm("NIXL's POSIX plugin, use_uring", peer("arm_nixl.py", api="use_uring"), "plain", ops=("load", "new", "again")),
     "lmcache-fs": Arm("LMCache's native file connector, O_DIRECT", peer("arm_lmcache.py"), "lmcache"),
+    "lmcache-disk": Arm(
+        "LMCache's LocalDiskBackend, O_DIRECT", python("arm_lmcache_disk.py", str(VLLM / "bin" / "python")), "lmcache-disk", ops=("load", "new")
+    ),
 }
 
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # .venv-bench: the peers, by pip, and what draws the plots. Without their dependencies: NIXL's POSIX plugin wants numpy only, and
-# LMCache's native file connector wants four of torch's libraries, which bring 0.9 GB (test/vllm/setup.sh has a way to get them).
+# LMCache, beside three small packages, torch, which is 0.9 GB: it is borrowed from .venv-vllm, if test/vllm/setup.sh has made that.
 # What does not install is said, and listed in the results; it stops nothing.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 venv=.venv-bench attempt_s=300
-without=(nixl-cu12==1.5.1 lmcache==0.5.6) whole=(numpy==2.2.6 matplotlib==3.10.7)
+without=(nixl-cu12==1.5.1 lmcache==0.5.6 sortedcontainers==2.4.0 aiofile==3.12.3 caio==0.12.10) whole=(numpy==2.2.6 matplotlib==3.10.7)
 
 stamp=$(cat test/bench/peers.sh <(python3 --version) <(pwd) | sha256sum | cut -c1-32)
 [ "$(cat $venv/.kvlane-stamp 2>/dev/null)" = "$stamp" ] && exit 0

@@ -15,7 +15,7 @@ AGAIN = ("kvlane", "kvlane~", "fio-psync", "floor-overwrite", "floor-recycle", "
 NEW = ("kvlane", "kvlane~", "floor-new", "floor-new-verify", "kvlane-aio", "threads")
 LOOKUP = ("kvlane", "kvlane~", "floor-lookup", "threads", "node")
 QUEUES = ("fio-libaio", "fio-io_uring")
-PEERS = ("nixl-aio", "nixl-uring", "lmcache-fs")
+PEERS = ("nixl-aio", "nixl-uring", "lmcache-fs", "lmcache-disk")
 NAIVE = ("kvlane", "threads", "node")  # on 4 KiB pages, the only ones that Node has
 
 

@@ -17,10 +17,7 @@ from arms import ARMS, PEERS_PYTHON
 from stage import HERE
 
 PAGE_S_MAX = 120.0  # some dozens of plots
-PEERS = ("nixl-aio", "nixl-uring", "lmcache-fs")
-NOT_TRIED = {
-    "LMCache LocalDiskBackend": "not tried: needs all of lmcache's dependencies and torch in the process; its fs_native does the same file work",
-}
+PEERS = ("nixl-aio", "nixl-uring", "lmcache-fs", "lmcache-disk")
 
 
 def number(value: float) -> str:
@@ -45,7 +42,7 @@ def peer_rows(results: dict[str, Any]) -> list[list[str]]:
             facts = cell["arms"].get(name, {}).get("facts", facts)
             why = cell["failed"].get(name, why)
         rows.append([name, ARMS[name].about, f"run, version {facts['version']}" if facts else f"failed: {why}"])
-    return rows + [[name, "", why] for name, why in NOT_TRIED.items()]
+    return rows
 
 
 def cell_rows(cell: dict[str, Any]) -> list[list[str]]:
