@@ -34,7 +34,7 @@ class Cell:
     threads: int = 4
     copies: int = 1  # of each arm at once, each a process of its own
     rounds: int = 16
-    slice_s: float = 0.25
+    slice_s: float = 0.2
     data_bytes: int = 256 * MIB
     slice_bytes: int = 256 * MIB
     arena_bytes: int = 128 * MIB

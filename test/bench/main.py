@@ -85,6 +85,36 @@ class Results:
         new.rename(self.path)
 
 
+def one_cell(cell: cells.Cell, o: argparse.Namespace, pages: str, results: Results) -> int:
+    """1 if it failed: that is shown, and the next one goes on."""
+    cell = replace(cell, rounds=o.rounds or cell.rounds, pages=cell.pages if pages == "huge" else "4k")
+    if cell.name in results.known["cells"]:
+        return 0
+    print(f"{time.strftime('%H:%M:%S')} {cell.name}", file=sys.stderr, flush=True)
+    try:
+        with media.medium(cell.medium, MEDIUM_MIB, o.disk) as medium:
+            results.known.setdefault("media", {})[cell.medium] = medium.about
+            results.known["cells"][cell.name] = cells.run(cell, medium)
+            return 0
+    except Exception as error:
+        print(f"  failed: {type(error).__name__}: {error}", file=sys.stderr)
+        results.known["cells"][cell.name] = {"name": cell.name, "table": cell.table, "arms": {}, "failed": {"all": str(error)}}
+        return 1
+
+
+def one_table(name: str, o: argparse.Namespace, pages: str, results: Results) -> int:
+    if name in results.known["tables"]:
+        return 0
+    print(f"{time.strftime('%H:%M:%S')} {name}", file=sys.stderr, flush=True)
+    try:
+        results.known["tables"][name] = tables.TABLES[name](Stage(o.form, o.disk, pages, o.rounds))
+        return 0
+    except Exception as error:
+        print(f"  failed: {type(error).__name__}: {error}", file=sys.stderr)
+        results.known["tables"][name] = {"failed": f"{type(error).__name__}: {error}"}
+        return 1
+
+
 def leave(number: int, _frame: object) -> None:
     raise SystemExit(128 + number)  # through every `finally`: children, mounts, huge pages
 
@@ -105,33 +135,14 @@ def main() -> int:
     failures = 0
     with host.huge_pages(HUGE_MIB[o.form]) as pages:
         results.known["conditions"]["huge_pages"] = pages
-        for cell in todo:
-            if cell.name in results.known["cells"] or time.monotonic() > end:
-                continue
-            cell = replace(cell, rounds=o.rounds or cell.rounds, pages=cell.pages if pages == "huge" else "4k")
-            print(f"{time.strftime('%H:%M:%S')} {cell.name}", file=sys.stderr, flush=True)
-            try:
-                with media.medium(cell.medium, MEDIUM_MIB, o.disk) as medium:
-                    results.known.setdefault("media", {})[cell.medium] = medium.about
-                    results.known["cells"][cell.name] = cells.run(cell, medium)
-            except Exception as error:  # one table's failure is shown, and the next one goes on
-                failures += 1
-                print(f"  failed: {type(error).__name__}: {error}", file=sys.stderr)
-                results.known["cells"][cell.name] = {"name": cell.name, "table": cell.table, "arms": {}, "failed": {"all": str(error)}}
-            results.save()
-        for name in others:
-            if name in results.known["tables"] or time.monotonic() > end:
-                continue
-            print(f"{time.strftime('%H:%M:%S')} {name}", file=sys.stderr, flush=True)
-            try:
-                results.known["tables"][name] = tables.TABLES[name](Stage(o.form, o.disk, pages, o.rounds))
-            except Exception as error:
-                failures += 1
-                print(f"  failed: {type(error).__name__}: {error}", file=sys.stderr)
-                results.known["tables"][name] = {"failed": f"{type(error).__name__}: {error}"}
-            results.save()
-    wanted_cells = {cell.name for cell in todo}
-    results.known["complete"] = wanted_cells <= set(results.known["cells"]) and set(others) <= set(results.known["tables"])
+        urgent = [cell for cell in todo if plan.for_a_goal(cell)]
+        for batch in (urgent, others, [cell for cell in todo if cell not in urgent]):
+            for item in batch:
+                if time.monotonic() > end:
+                    break
+                failures += one_table(item, o, pages, results) if isinstance(item, str) else one_cell(item, o, pages, results)
+                results.save()
+    results.known["complete"] = len(results.known["cells"]) >= len(todo) and set(others) <= set(results.known["tables"])
     results.save()
     write_all(results.known, o.out, o.form)
     return 1 if failures else 0
