@@ -30,10 +30,12 @@ export interface Native {
   start(options: { stallUs: number; stuckProcessMax: number }, onEvents: (batch: NativeEvent[]) => void): void;
   /** One timer; replaces the former, 0 disarms. Its event comes at the time or after it, never before. */
   armTimer(atUs: number): void;
-  /** Maps an inherited memfd as region 0, after checking its seals and size. Errors carry `code`: ARENA_…. */
-  adoptArena(fd: number): ArenaInfo;
-  /** Makes a sealed memfd and maps it as region 0. */
-  createArena(bytes: number): ArenaInfo;
+  /** Maps an inherited memfd as region 0, after checking its seals and size. Errors carry `code`: ARENA_…. Before any pool. */
+  adoptArena(fd: number, wishes: ArenaWishes): ArenaInfo;
+  /** Makes a sealed memfd and maps it as region 0; rounded up where it gets huge pages. */
+  createArena(bytes: number, wishes: ArenaWishes): ArenaInfo;
+  /** What it lies on now: transparent huge pages may go. Where there are some it reads /proc, a millisecond. */
+  observeArena(): ArenaInfo;
   /** Private memory, region 1. */
   createStaging(bytes: number): void;
   writeStaging(offset: number, data: Uint8Array): void;
@@ -73,11 +75,25 @@ export interface Native {
   engineOf(pool: number): Engine;
 }
 
+/** auto: hugetlb, else transparent ones, else small pages · require: one of the two · hugetlb, thp: just this · off: not asked for. */
+export type HugePages = 'auto' | 'require' | 'hugetlb' | 'thp' | 'off';
+/** What goes through private huge pages while the arena lies on small ones. */
+export type Bounce = 'none' | 'loads' | 'stores' | 'all';
+
+export interface ArenaWishes {
+  hugePages: HugePages;
+  bounce: Bounce;
+}
+
+/** As observed. `thp` only when all of it lies on huge pages; hugeBytes counts them. */
 export interface ArenaInfo {
   fd: number;
   bytes: number;
   pageBytes: number;
-  backing: 'hugetlb' | 'shmem';
+  hugeBytes: number;
+  backing: 'hugetlb' | 'thp' | 'shmem';
+  /** What the host's administrator should run for huge pages; empty where there is nothing to say. */
+  advice: string;
 }
 
 export type OpSpec = { id: number; mount: number; rootGeneration: number; /** 0: none */ deadlineUs: number } & (

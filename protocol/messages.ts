@@ -64,7 +64,8 @@ export type CancelState = 'cancelled' | 'already_settled' | 'unknown';
 
 export type NamespaceState = 'created' | 'matches' | 'differs';
 
-export type Backing = 'hugetlb' | 'shmem';
+/** As observed. thp: shared memory that lies on transparent huge pages, all of it. */
+export type Backing = 'hugetlb' | 'thp' | 'shmem';
 
 /** namespace/hex */
 export type Key = string;
@@ -168,6 +169,8 @@ export interface ArenaFacts {
   slots: number;
   page_bytes: number;
   backing: Backing;
+  huge_bytes?: number | undefined;
+  advice?: string | undefined;
 }
 
 /** device is null until the mount has answered; mounts with equal devices share lanes. */
@@ -207,7 +210,7 @@ export const CANCEL_STATES: readonly CancelState[] = ['cancelled', 'already_sett
 
 export const NAMESPACE_STATES: readonly NamespaceState[] = ['created', 'matches', 'differs'];
 
-export const BACKINGS: readonly Backing[] = ['hugetlb', 'shmem'];
+export const BACKINGS: readonly Backing[] = ['hugetlb', 'thp', 'shmem'];
 
 /** What each code means, and what the caller should do next. */
 export const CODE_TABLE: Record<Code, { meaning: string; next: string }> = {

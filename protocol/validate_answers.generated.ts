@@ -1996,13 +1996,13 @@ return errors === 0;
 }
 
 const schema33 = {"type":"object","additionalProperties":false,"required":["event","protocol","version","pid","now_us","engine","timeout_ms","stall_ms","arena","mounts","limits"],"properties":{"event":{"const":"ready"},"protocol":{"type":"integer","minimum":1},"version":{"type":"string"},"pid":{"type":"integer","minimum":1},"now_us":{"type":"integer","minimum":0},"engine":{"type":"string"},"timeout_ms":{"type":"integer","minimum":1},"stall_ms":{"type":"integer","minimum":1},"arena":{"$ref":"kvlane#/$defs/ArenaFacts"},"mounts":{"type":"array","items":{"$ref":"kvlane#/$defs/MountInfo"}},"limits":{"$ref":"kvlane#/$defs/Limits"}}};
-const schema34 = {"type":"object","additionalProperties":false,"required":["owner","path","bytes","slot_bytes","slots","page_bytes","backing"],"properties":{"owner":{"enum":["client","sidecar"]},"path":{"type":"string"},"bytes":{"type":"integer","minimum":0},"slot_bytes":{"type":"integer","minimum":0},"slots":{"type":"integer","minimum":0},"page_bytes":{"type":"integer","minimum":0},"backing":{"$ref":"kvlane#/$defs/Backing"}}};
-const schema35 = {"enum":["hugetlb","shmem"]};
+const schema34 = {"type":"object","additionalProperties":false,"required":["owner","path","bytes","slot_bytes","slots","page_bytes","backing"],"properties":{"owner":{"enum":["client","sidecar"]},"path":{"type":"string"},"bytes":{"type":"integer","minimum":0},"slot_bytes":{"type":"integer","minimum":0},"slots":{"type":"integer","minimum":0},"page_bytes":{"type":"integer","minimum":0},"backing":{"$ref":"kvlane#/$defs/Backing"},"huge_bytes":{"type":"integer","minimum":0,"description":"Of these bytes, as many lie on huge pages."},"advice":{"type":"string","description":"For whoever runs the host: a command. Only where the arena lies on small pages and they were not asked for."}}};
+const schema35 = {"enum":["hugetlb","thp","shmem"]};
 
 function validate81(data, {instancePath="", parentData, parentDataProperty, rootData=data}={}){
 let vErrors = null;
 let errors = 0;
-if(!((data === "hugetlb") || (data === "shmem"))){
+if(!(((data === "hugetlb") || (data === "thp")) || (data === "shmem"))){
 validate81.errors = [{instancePath,schemaPath:"#/enum",keyword:"enum",params:{allowedValues: schema35.enum}}];
 return false;
 }
@@ -2024,7 +2024,7 @@ return false;
 else {
 const _errs1 = errors;
 for(const key0 in data){
-if(!(((((((key0 === "owner") || (key0 === "path")) || (key0 === "bytes")) || (key0 === "slot_bytes")) || (key0 === "slots")) || (key0 === "page_bytes")) || (key0 === "backing"))){
+if(!(func2.call(schema34.properties, key0))){
 validate80.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
 return false;
 break;
@@ -2150,6 +2150,41 @@ var valid0 = _errs13 === errors;
 }
 else {
 var valid0 = true;
+}
+if(valid0){
+if(data.huge_bytes !== undefined){
+let data7 = data.huge_bytes;
+const _errs14 = errors;
+if(!(((typeof data7 == "number") && (!(data7 % 1) && !isNaN(data7))) && (isFinite(data7)))){
+validate80.errors = [{instancePath:instancePath+"/huge_bytes",schemaPath:"#/properties/huge_bytes/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
+if(errors === _errs14){
+if((typeof data7 == "number") && (isFinite(data7))){
+if(data7 < 0 || isNaN(data7)){
+validate80.errors = [{instancePath:instancePath+"/huge_bytes",schemaPath:"#/properties/huge_bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+return false;
+}
+}
+}
+var valid0 = _errs14 === errors;
+}
+else {
+var valid0 = true;
+}
+if(valid0){
+if(data.advice !== undefined){
+const _errs16 = errors;
+if(typeof data.advice !== "string"){
+validate80.errors = [{instancePath:instancePath+"/advice",schemaPath:"#/properties/advice/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+var valid0 = _errs16 === errors;
+}
+else {
+var valid0 = true;
+}
+}
 }
 }
 }

@@ -37,6 +37,8 @@ export function readyEvent(facts: ReadyFacts): ReadyEvent {
       slots: facts.slots,
       page_bytes: arena.pageBytes,
       backing: arena.backing,
+      huge_bytes: arena.hugeBytes,
+      ...(arena.advice === '' ? {} : { advice: arena.advice }),
     },
     mounts: facts.mounts,
     limits: { ...LIMITS },

@@ -61,6 +61,7 @@ async function serve(options: ServeOptions): Promise<void> {
 
   const native = await nativePart();
   const { arena, slots } = makeArena(native, options);
+  if (arena.advice !== '') log.warn('arena_on_small_pages', { advice: arena.advice });
 
   let service: Service | null = null;
   let leave: Leave = () => {};
@@ -83,7 +84,7 @@ async function serve(options: ServeOptions): Promise<void> {
   const usage = createUsage(log);
   const { createService } = await import('./service.ts');
   const { procMountTable } = await import('./mount_table.ts');
-  const { arena: _arena, startWaitMs: _wait, ...policy } = options;
+  const { arena: _arena, hugePages: _huge, bounce: _bounce, startWaitMs: _wait, ...policy } = options;
   const running = createService(
     { native, clock, send, log, usage, mountTable: procMountTable(), onShutdown: (timeoutMs) => leave('shutdown_request', { drainMs: timeoutMs }) },
     { ...policy, slots },
@@ -182,7 +183,8 @@ function startNative(native: Native, options: ServeOptions, onEvents: (batch: Na
 function makeArena(native: Native, options: ServeOptions): { arena: ArenaInfo; slots: number } {
   let arena: ArenaInfo;
   try {
-    arena = 'fd' in options.arena ? native.adoptArena(options.arena.fd) : native.createArena(options.arena.bytes);
+    const wishes = { hugePages: options.hugePages, bounce: options.bounce };
+    arena = 'fd' in options.arena ? native.adoptArena(options.arena.fd, wishes) : native.createArena(options.arena.bytes, wishes);
   } catch (error) {
     const asked = 'fd' in options.arena ? `--arena-fd ${options.arena.fd}` : `an arena of ${options.arena.bytes} bytes`;
     return sayAndExit(`kvlane: ${asked} cannot be used: ${(error as Error).message}\n`, EXIT_USAGE);

@@ -4,7 +4,7 @@
 // stat of a mount that hangs would hang us.
 import { resolve } from 'node:path';
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
-import type { Engine } from '../native/index.ts';
+import type { Bounce, Engine, HugePages } from '../native/index.ts';
 import { LIMITS, VERSION } from '../protocol/messages.ts';
 import type { MountOption } from './service_types.ts';
 import { EXIT_USAGE } from './shutdown.ts';
@@ -12,6 +12,8 @@ import { EXIT_USAGE } from './shutdown.ts';
 export interface ServeOptions {
   mounts: MountOption[];
   arena: { fd: number } | { bytes: number };
+  hugePages: HugePages;
+  bounce: Bounce;
   slotBytes: number;
   timeoutMs: number;
   stallMs: number;
@@ -91,6 +93,8 @@ export function parseCommandLine(words: readonly string[], cwd: () => string): C
     .option('--create', 'make the store in a root that has none (without it such a mount answers WRONG_STORE)')
     .addOption(new Option('--arena-fd <N>', 'inherited memfd, sealed against shrinking and growing, that holds the slots').argParser(whole(3, 2 ** 20)))
     .addOption(new Option('--arena-mib <M>', 'make an arena of this size instead').argParser(whole(1, ARENA_MIB_MAX)).default(64))
+    .addOption(new Option('--huge-pages <HOW>', 'for an arena of our own: auto takes what the host allows, the others insist (require: on either kind); off also keeps us from asking for any in an inherited one').choices(['auto', 'require', 'hugetlb', 'thp', 'off']).default('auto'))
+    .addOption(new Option('--bounce <WHAT>', 'blocks of 64 KiB to 8 MiB go through private huge pages while the arena lies on small ones').choices(['none', 'loads', 'stores', 'all']).default('loads'))
     .addOption(new Option('--slot-bytes <B>', 'one slot, a multiple of 4096').argParser(slotBytes).default(1024 * 1024, '1MiB'))
     .addOption(new Option('--timeout-ms <T>', 'deadline of a request that names none').argParser(whole(1, LIMITS.timeout_ms_max)).default(2_000))
     .addOption(new Option('--stall-ms <S>', 'a call in the kernel for longer is reported, and is evidence against its mount').argParser(whole(1, LIMITS.timeout_ms_max)).default(1_000))
@@ -127,6 +131,8 @@ export function parseCommandLine(words: readonly string[], cwd: () => string): C
         options: {
           mounts: given.mount.map((mount) => ({ ...mount, create: given.create ?? false })),
           arena,
+          hugePages: given.hugePages,
+          bounce: given.bounce,
           slotBytes: given.slotBytes,
           timeoutMs: given.timeoutMs,
           stallMs: given.stallMs,
@@ -161,6 +167,8 @@ interface Given {
   create?: boolean;
   arenaFd?: number;
   arenaMib: number;
+  hugePages: HugePages;
+  bounce: Bounce;
   slotBytes: number;
   timeoutMs: number;
   stallMs: number;

@@ -91,6 +91,7 @@ export function paint(picture: Picture): Record<string, unknown> {
     outstanding: picture.tasks,
     ...stats.counters(),
     late_completions: lanes.lateCompletions,
+    arena: arenaPicture(native),
     slots: { free: slots.counts[FREE], in_flight: slots.counts[IN_FLIGHT], quarantined: slots.counts[QUARANTINED] },
     staging: staging.figures(),
     keys_gated: lanes.gate.size(),
@@ -104,6 +105,11 @@ export function paint(picture: Picture): Record<string, unknown> {
     })),
     process: usage?.latest() ?? null,
   };
+}
+
+function arenaPicture(native: Native): object {
+  const { bytes, backing, pageBytes, hugeBytes } = native.observeArena();
+  return { bytes, backing, page_bytes: pageBytes, huge_bytes: hugeBytes };
 }
 
 function groupPicture(native: Native, group: { pool: number; laneClass: LaneClass; breaker: { state: string; reason: string; opened: number; heldClosed: number }; prober: { asked: number; stuck(): number }; abandoned: number }, stuckLimit: number): object {

@@ -41,7 +41,7 @@ const KINDS: Record<string, { fits(value: unknown): boolean; sample: unknown }> 
   '<int>': { fits: (value) => Number.isSafeInteger(value) && (value as number) >= 0, sample: 1 },
   '<text>': { fits: (value) => typeof value === 'string' && value !== '', sample: 'text' },
   '<object>': { fits: (value) => typeof value === 'object' && value !== null && !Array.isArray(value), sample: {} },
-  '<backing>': { fits: (value) => value === 'shmem' || value === 'hugetlb', sample: 'shmem' },
+  '<backing>': { fits: (value) => value === 'shmem' || value === 'thp' || value === 'hugetlb', sample: 'shmem' },
   '<engine>': { fits: (value) => value === 'threads' || value === 'aio', sample: 'threads' },
   '<any>': { fits: (value) => value !== undefined, sample: [] },
   '<version>': { fits: (value) => value === VERSION, sample: VERSION },
@@ -107,7 +107,7 @@ describe.each(conversations)('%s', (name) => {
     const wake = (): void => waiting.splice(0).forEach((settle) => settle());
     const roots = Object.fromEntries((header.mounts ?? ['kv0']).map((mount) => [mount, mkdtempSync(join(tmpdir(), 'kvlane-golden-'))]));
     const sidecar = new SidecarProcess(
-      { mounts: roots, create: true, args: [...header.args, ...KNOWN_AT_READY, '--engine', engine] },
+      { mounts: roots, create: true, args: [...header.args, '--huge-pages', 'off', ...KNOWN_AT_READY, '--engine', engine] },
       { line: (text) => { lines.push(text); wake(); }, gone: (reason) => { gone = reason; wake(); } },
     );
     let arena: Arena | null = null;

@@ -25,7 +25,7 @@ export class Arena {
 
   write(slot: number, data: Uint8Array, offset = 0): void {
     const at = this.#place(slot, offset, data.length);
-    if (this.facts.backing === 'hugetlb') throw new ArenaError('an arena of huge pages takes no write(2), only a mapping; start the sidecar with shmem for this client');
+    if (this.facts.backing === 'hugetlb') throw new ArenaError('an arena of huge pages takes no write(2), only a mapping; start the sidecar with --huge-pages off or thp for this client');
     for (let done = 0; done < data.length; ) done += writeSync(this.#open(), data, done, data.length - done, at + done);
   }
 

@@ -144,7 +144,9 @@ export class SidecarProcess {
 function commandOf(options: ProcessOptions): string[] {
   const mounts = Object.entries(options.mounts).flatMap(([name, root]) => ['--mount', `${name}=${resolve(root)}`]);
   const create = options.create ? ['--create'] : [];
-  return [...(options.wrapper ?? []), process.execPath, options.main ?? sidecarMain(), 'serve', ...mounts, ...create, ...(options.args ?? [])];
+  // This client reaches the arena by read(2) and write(2), and hugetlb takes no write(2).
+  const pages = options.args?.includes('--huge-pages') ? [] : ['--huge-pages', 'off'];
+  return [...(options.wrapper ?? []), process.execPath, options.main ?? sidecarMain(), 'serve', ...mounts, ...create, ...pages, ...(options.args ?? [])];
 }
 
 /** dist/kvlane.cjs of this package. */

@@ -49,14 +49,34 @@ void refuse_second_arena(const Info& info) {
     if (core(info).arena.region.memory != nullptr) throw coded_error(info.Env(), "ARENA_TWICE", "there is an arena already; it stays for the life of the process");
 }
 
+// {hugePages, bounce}: the words of the command line.
+HugePages arena_wishes(const Info& info) {
+    const Napi::Object wishes = info[1].IsObject() ? info[1].As<Napi::Object>() : Napi::Object::New(info.Env());
+    const auto word = [&](const char* field, const char* otherwise) {
+        const Napi::Value value = wishes.Get(field);
+        return value.IsString() ? value.As<Napi::String>().Utf8Value() : std::string(otherwise);
+    };
+    const std::string bounce = word("bounce", "none");
+    core(info).bounce_loads = bounce == "loads" || bounce == "all";
+    core(info).bounce_stores = bounce == "stores" || bounce == "all";
+    HugePages huge_pages = HugePages::automatic;
+    if (!huge_pages_named(word("hugePages", "auto"), huge_pages)) throw coded_error(info.Env(), "KVLANE_MISUSE", "hugePages: auto, require, hugetlb, thp or off");
+    return huge_pages;
+}
+
 Napi::Value adopt_arena(const Info& info) {
     refuse_second_arena(info);
-    return keep_arena(info, kvlane::adopt_arena(static_cast<int>(natural(info[0], "adoptArena: fd"))));
+    return keep_arena(info, kvlane::adopt_arena(static_cast<int>(natural(info[0], "adoptArena: fd")), arena_wishes(info)));
 }
 
 Napi::Value create_arena(const Info& info) {
     refuse_second_arena(info);
-    return keep_arena(info, kvlane::create_arena(natural(info[0], "createArena: bytes")));
+    return keep_arena(info, kvlane::create_arena(natural(info[0], "createArena: bytes"), arena_wishes(info)));
+}
+
+Napi::Value observe_arena(const Info& info) {
+    if (core(info).arena.huge_bytes > 0) core(info).arena.observe();
+    return to_js(info.Env(), core(info).arena);
 }
 
 void create_staging(const Info& info) {
@@ -188,6 +208,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
     offer("armTimer", arm_timer);
     offer("adoptArena", adopt_arena);
     offer("createArena", create_arena);
+    offer("observeArena", observe_arena);
     offer("createStaging", create_staging);
     offer("writeStaging", write_staging);
     offer("readStaging", read_staging);

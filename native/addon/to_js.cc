@@ -171,7 +171,10 @@ Napi::Object to_js(Napi::Env env, const Arena& arena) {
     object.Set("fd", arena.fd);
     object.Set("bytes", number(env, arena.region.bytes));
     object.Set("pageBytes", number(env, arena.page_bytes));
-    object.Set("backing", arena.backing == Arena::Backing::hugetlb ? "hugetlb" : "shmem");
+    object.Set("hugeBytes", number(env, arena.huge_bytes));
+    static constexpr const char* backings[] = {"shmem", "thp", "hugetlb"};
+    object.Set("backing", backings[static_cast<size_t>(arena.backing)]);
+    object.Set("advice", arena.advice);
     return object;
 }
 

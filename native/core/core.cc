@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "block_work.h"
+#include "bounce.h"
 #include "file_system.h"
 #include "thread.h"
 
@@ -59,12 +60,15 @@ std::shared_ptr<Mount> Core::mount(uint64_t number) const { return number < moun
 
 unsigned Core::create_pool(LaneClass lane_class, unsigned lanes, EngineKind engine, bool for_probes) {
     const unsigned number = static_cast<unsigned>(pools_.size());
+    const bool wanted = lane_class == LaneClass::load ? bounce_loads : lane_class == LaneClass::store && bounce_stores;
+    const bool detour = wanted && !for_probes && arena.backing == Arena::Backing::shmem && private_thp_allowed();
+    const unsigned buffers = lanes * (engine == EngineKind::aio ? aio_seats : threads_seats);
     const PoolWorld world{
         .clock = &clock_,
         .completions = &completions_,
         .supervisor = &supervisor_,
         .extra_lanes = for_probes ? &probe_lanes_ : &extra_lanes_,
-        .make_work = make_block_work,
+        .make_work = detour ? through_bounce(make_block_work, arena.region, std::make_shared<BounceBuffers>(buffers)) : make_block_work,
         .start_thread = start_detached_thread,
     };
     pools_.push_back(std::make_shared<LanePool>(world, PoolOptions{number, lane_class, lanes, engine}));

@@ -72,8 +72,11 @@ class Core {
     // count: they may never come.
     bool expects_news() const { return wanted_ > 0 || completions_.timer_armed(); }
 
-    // Region 0 and 1; empty until made.
+    // Region 0 and 1; empty until made, which is before the pools.
     Arena arena;
+    // Where the arena lies on small pages: which classes go through private huge ones (bounce.h).
+    bool bounce_loads = false;
+    bool bounce_stores = false;
     Region staging;
     Region region(uint64_t number) const { return number == 0 ? arena.region : number == 1 ? staging : Region{}; }
 

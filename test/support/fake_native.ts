@@ -3,7 +3,7 @@
 // Lanes are taken up as the real pools do it: first in, first out, `lanes` of them alive, replaced while
 // stuck up to the limit. Nothing completes by itself unless the test says so with `onSubmit`; events go
 // to the service only in deliver(), never from inside a call.
-import type { Abandoned, Engine, LaneClass, Native, NativeEvent, OpSpec, Phase, PoolState, StuckCall } from '../../native/index.ts';
+import type { Abandoned, ArenaInfo, BlockSpec, Engine, LaneClass, Native, NativeEvent, OpSpec, Phase, PoolState, SharedSpec, StuckCall } from '../../native/index.ts';
 import type { Clock } from '../../sidecar/service_types.ts';
 
 type Done = Extract<NativeEvent, { type: 'done' }>;
@@ -121,6 +121,9 @@ export class FakeNative implements Native {
   }
   createArena(): never {
     throw new Error('not in the fake');
+  }
+  observeArena(): ArenaInfo {
+    return { fd: 3, bytes: 0, pageBytes: 4096, hugeBytes: 0, backing: 'shmem', advice: '' };
   }
   createStaging(bytes: number): void {
     this.#staging = Buffer.alloc(bytes);

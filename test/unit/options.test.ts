@@ -19,6 +19,8 @@ test('one mount is enough; all else has a default', () => {
   expect(served('--mount', 'kv0=/mnt/cache')).toEqual({
     mounts: [{ name: 'kv0', root: '/mnt/cache', create: false }],
     arena: { bytes: 64 * 1024 * 1024 },
+    hugePages: 'auto',
+    bounce: 'loads',
     slotBytes: 1024 * 1024,
     timeoutMs: 2000,
     stallMs: 1000,
@@ -34,13 +36,15 @@ test('one mount is enough; all else has a default', () => {
 });
 
 test('everything can be said', () => {
-  const words = '--mount a=/a --mount b=b/../c --create --arena-fd 7 --slot-bytes 64KiB --timeout-ms 250 --stall-ms 100 --engine aio --lanes 2 --stuck-max 1000 --stuck-process-max 2000 --fsync --file-mode 0660 --test-hold-breaker-closed --test-start-wait-ms 5000';
+  const words = '--mount a=/a --mount b=b/../c --create --arena-fd 7 --huge-pages require --bounce all --slot-bytes 64KiB --timeout-ms 250 --stall-ms 100 --engine aio --lanes 2 --stuck-max 1000 --stuck-process-max 2000 --fsync --file-mode 0660 --test-hold-breaker-closed --test-start-wait-ms 5000';
   expect(served(...words.split(' '))).toEqual({
     mounts: [
       { name: 'a', root: '/a', create: true },
       { name: 'b', root: '/home/me/c', create: true },
     ],
     arena: { fd: 7 },
+    hugePages: 'require',
+    bounce: 'all',
     slotBytes: 65_536,
     timeoutMs: 250,
     stallMs: 100,

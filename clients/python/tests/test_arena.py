@@ -17,14 +17,14 @@ def ledger(slots: int = 8, budgets: Budgets | None = None, **devices: str) -> Le
     return Ledger(budgets or Budgets(), slots, devices or {"kv0": "d0"})
 
 
-def arena(slots: int = 8, huge_pages: bool = False, book: Ledger | None = None) -> Arena:
+def arena(slots: int = 8, book: Ledger | None = None) -> Arena:
     return Arena(
         slots=slots,
         slot_bytes=4096,
         life=1,
         lock=Lock(),
         ledger=book or ledger(slots),
-        huge_pages=huge_pages,
+        huge_pages="off",
     )
 
 
@@ -33,13 +33,6 @@ def test_the_memory_can_neither_shrink_nor_grow() -> None:
     for size in (4096, 1 << 20):
         with pytest.raises(PermissionError):
             os.ftruncate(it.fd, size)
-    it.abandon()
-
-
-def test_asking_for_huge_pages_gives_an_arena_whether_there_are_any_or_not() -> None:
-    it = arena(slots=512, huge_pages=True)
-    with it.slice(511) as view:
-        view[:] = b"x" * 4096
     it.abandon()
 
 
@@ -214,6 +207,7 @@ def test_options_that_cannot_be_right_are_refused_with_what_would_be() -> None:
         "at least one directory": {"mounts": {}},
         "multiple of 4096": {"mounts": mounts, "slot_bytes": 5000},
         "slots must be above 0": {"mounts": mounts, "slots": 0},
+        "'auto', 'require', 'hugetlb', 'thp', 'off', got True": {"mounts": mounts, "huge_pages": True},
         "two heartbeats": {"mounts": mounts, "heartbeat_ms": 250, "mute_ms": 300},
     }.items():
         with pytest.raises(InvalidArgument, match=match):

@@ -159,7 +159,7 @@ def test_a_forked_child_lets_go_of_abandoned_arenas_too(fake: FakeSidecar) -> No
         corpses = []
         for _ in range(2):
             arena = kv._core.life.arena
-            arena = type(arena)(slots=1, slot_bytes=4096, life=9, lock=arena.lock, ledger=arena.ledger, huge_pages=False)
+            arena = type(arena)(slots=1, slot_bytes=4096, life=9, lock=arena.lock, ledger=arena.ledger, huge_pages="off")
             arena.abandon()
             corpses.append((type(kv._core.life.process).spawn(["sleep", "60"], os.environ, arena.fd), arena))
         kv._core.corpses.add(*corpses[0])  # of this client, and of one that was closed

@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from ._budget import Ledger, SlotClass
+from ._huge_pages import HugePages, make
 from ._lock import Lock
 from .errors import SlotNotLeased
 
@@ -28,11 +29,6 @@ SlotState = Literal["free", "leased", "in flight", "quarantined", "abandoned"]
 
 SLOT_ALIGN_BYTES = 4096
 """What O_DIRECT asks of memory on every file system we know; the sidecar checks the same."""
-
-HUGE_PAGE_BYTES = 2 << 20
-
-SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
-"""Not F_SEAL_SEAL: the last seal, against writing, tells at the end whether anybody can still write."""
 
 
 class Slot:
@@ -94,12 +90,22 @@ def release(slots: Sequence[Slot]) -> None:
 class Arena:
     """The slots of one sidecar life. Every method but `slice` is called with `lock` held."""
 
-    def __init__(self, *, slots: int, slot_bytes: int, life: int, lock: Lock, ledger: Ledger, huge_pages: bool) -> None:
+    def __init__(
+        self,
+        *,
+        slots: int,
+        slot_bytes: int,
+        life: int,
+        lock: Lock,
+        ledger: Ledger,
+        huge_pages: HugePages = "auto",
+        insist: bool = True,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.life = life
         self.lock = lock
         self.slots = slots
         self.slot_bytes = slot_bytes
-        self.bytes = slots * slot_bytes
         self.abandoned = False
         self.quarantined_count = 0
         self.outlives_process = False
@@ -108,7 +114,8 @@ class Arena:
         self._held: dict[int, Slot] = {}  # leased, in flight or quarantined
         self._kept_by_caller: weakref.WeakSet[Slot] = weakref.WeakSet()  # still leased when the arena was abandoned
         self._mapping: mmap.mmap | None
-        self.fd, self._mapping = _sealed_memory(self.bytes, huge_pages)
+        self.fd, self._mapping = make(slots * slot_bytes, huge_pages, insist=insist, stop=stop)
+        self.bytes = len(self._mapping)  # whole huge pages; what is behind the last slot is not used
 
     def __del__(self) -> None:
         self._close_fd()
@@ -233,7 +240,8 @@ class Arena:
         """Whether somebody can still write to the memory once the sidecar is reaped and our own mapping is gone.
 
         With native AIO that is so while the kernel has transfers of the sidecar's: its address space stays until they are
-        back. The kernel refuses to seal memory against writing that somebody has mapped for it, which costs no wait.
+        back. The kernel refuses to seal memory against writing that somebody has mapped for it, which costs no wait, or
+        whose pages it holds (0.16 s: it looks a few times). Huge pages of either kind answer as small ones do.
         """
         if self.outlives_process and self.fd >= 0 and self._mapping is None:
             try:
@@ -244,22 +252,3 @@ class Arena:
         if self._mapping is None:
             self._close_fd()
         return False
-
-
-def _sealed_memory(size_bytes: int, huge_pages: bool) -> tuple[int, mmap.mmap]:
-    if huge_pages and size_bytes % HUGE_PAGE_BYTES == 0:
-        # The reservation happens at mmap: no huge pages left shows here, not as SIGBUS in the middle of a copy.
-        with contextlib.suppress(OSError):
-            return _memory(size_bytes, os.MFD_HUGETLB)
-    return _memory(size_bytes, 0)
-
-
-def _memory(size_bytes: int, flags: int) -> tuple[int, mmap.mmap]:
-    fd = os.memfd_create("kvlane-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING | flags)
-    try:
-        os.ftruncate(fd, size_bytes)
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
-        return fd, mmap.mmap(fd, size_bytes)
-    except BaseException:
-        os.close(fd)
-        raise

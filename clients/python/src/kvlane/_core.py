@@ -277,6 +277,8 @@ class Core:
         if life.ready is None:
             life.handshake(message)
             self.set_state("up", f"sidecar {message.get('version')} runs as pid {life.process.pid}")
+            if life.advice is not None:
+                self.notes.add(life.advice)
         elif "event" in message:
             self._handle_event(life, message)
         else:

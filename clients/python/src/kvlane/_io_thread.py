@@ -247,7 +247,15 @@ class IoThread:
             core.lives += 1
             number = core.lives
         try:
-            life = Life(number, core.options, core.lock, core.sidecar_log, core.spawn)
+            life = Life(
+                number,
+                core.options,
+                core.lock,
+                core.sidecar_log,
+                core.spawn,
+                beside_a_corpse=core.corpses.abandoned_arenas() > 0,
+                stop=lambda: core.close_wanted or core.exiting,
+            )
         except StartFailed as error:
             with core.lock:
                 core.start_error = core.start_error or error

@@ -13,6 +13,7 @@ from . import _messages as wire
 from ._arena import Arena
 from ._budget import Ledger
 from ._clock import now_us
+from ._huge_pages import TooFew
 from ._lines import LineSplitter, Outbox
 from ._lock import Lock
 from ._notes import Notes, StderrRing
@@ -25,8 +26,21 @@ Spawn = Callable[..., SidecarProcess]
 
 
 class Life:
-    def __init__(self, number: int, options: Options, lock: Lock, log: Notes, spawn: Spawn) -> None:
+    def __init__(
+        self,
+        number: int,
+        options: Options,
+        lock: Lock,
+        log: Notes,
+        spawn: Spawn,
+        *,
+        beside_a_corpse: bool = False,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`beside_a_corpse`: a dead sidecar still has an arena, and perhaps all the huge pages: none are insisted on.
+        `stop` True: nobody wants this life any more."""
         self.number = number
+        self.insists = options.huge_pages not in ("auto", "off") and not beside_a_corpse
         self.options = options
         # A device is known from `ready` at the earliest; until then each mount stands for itself.
         self.devices = {name: f"mount {name}" for name in options.mounts}
@@ -39,7 +53,11 @@ class Life:
                 lock=lock,
                 ledger=ledger,
                 huge_pages=options.huge_pages,
+                insist=self.insists,
+                stop=stop,
             )
+        except TooFew as error:
+            raise StartFailed(str(error.strerror), code="HUGE_PAGES_UNAVAILABLE") from error
         except OSError as error:
             raise StartFailed(
                 f"no arena of {options.slots * options.slot_bytes} bytes: {error}", code="ARENA_FAILED"
@@ -55,6 +73,7 @@ class Life:
         self.outbox = Outbox()
         self.stderr_ring = StderrRing(log)
         self.ready: Mapping[str, Any] | None = None
+        self.advice: str | None = None  # what would give the arena huge pages
         self.unanswered: dict[int, Task[Any]] = {}
         self.ping: int | None = None  # a heartbeat on its way
         self.heard_us = self.born_us
@@ -101,7 +120,17 @@ class Life:
 
     def _check_arena(self, ready: Mapping[str, Any]) -> None:
         arena = ready.get("arena")
-        expected = {"bytes": self.arena.bytes, "slot_bytes": self.arena.slot_bytes, "slots": self.arena.slots}
+        slots = self.arena.bytes // self.arena.slot_bytes  # those behind our last come of rounding up to huge pages
+        expected = {"bytes": self.arena.bytes, "slot_bytes": self.arena.slot_bytes, "slots": slots}
         said = {name: arena.get(name) for name in expected} if isinstance(arena, dict) else None
         if said != expected:
             raise StartFailed(f"the sidecar sees an arena of {said}, ours is {expected}", code="ARENA_MISMATCH")
+        advice = arena.get("advice") if isinstance(arena, dict) else None
+        self.advice = advice if isinstance(advice, str) else None
+        if self.insists and isinstance(arena, dict) and arena.get("backing") == "shmem":
+            raise StartFailed(
+                f"huge_pages is {self.options.huge_pages!r}, and the kernel gave "
+                f"{arena.get('huge_bytes', 0)} of {self.arena.bytes} bytes on such pages"
+                + (f": {advice}" if advice else ""),
+                code="HUGE_PAGES_UNAVAILABLE",
+            )

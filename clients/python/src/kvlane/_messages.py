@@ -158,6 +158,7 @@ NamespaceState = Literal[
 
 Backing = Literal[
     "hugetlb",
+    "thp",
     "shmem",
 ]
 
@@ -278,7 +279,7 @@ class StuckEntry(_StuckEntryRequired, total=False):
     task: Id
 
 
-class ArenaFacts(TypedDict):
+class _ArenaFactsRequired(TypedDict):
     owner: Literal["client", "sidecar"]
     path: str
     bytes: int
@@ -286,6 +287,11 @@ class ArenaFacts(TypedDict):
     slots: int
     page_bytes: int
     backing: Backing
+
+
+class ArenaFacts(_ArenaFactsRequired, total=False):
+    huge_bytes: int
+    advice: str
 
 
 class _MountInfoRequired(TypedDict):
@@ -394,6 +400,7 @@ NAMESPACE_STATES: Final[tuple[NamespaceState, ...]] = (
 
 BACKINGS: Final[tuple[Backing, ...]] = (
     "hugetlb",
+    "thp",
     "shmem",
 )
 

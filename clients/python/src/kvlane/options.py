@@ -10,6 +10,7 @@ from typing import Literal
 
 from ._arena import SLOT_ALIGN_BYTES
 from ._budget import Budgets
+from ._huge_pages import HUGE_PAGES, HugePages
 from ._node import NODE_PACKAGE, find_node, wanted
 from .errors import InvalidArgument, StartFailed
 
@@ -18,7 +19,9 @@ from .errors import InvalidArgument, StartFailed
 class Options:
     """`mounts` maps a name to the directory of its store. Times are in milliseconds.
 
-    The last block is the client's own patience: how long a start may take, how long an interpreter may be held by
+    `huge_pages`: `auto` takes what the host allows (hugetlb, else transparent ones) and says what would give more; `require`,
+    `hugetlb` and `thp` fail the start where there are too few. A restart while a dead sidecar still has its arena takes
+    what there is. The last block is the client's own patience: how long a start may take, how long an interpreter may be held by
     `close()`, how often a silent sidecar is asked whether it lives while something is outstanding, and when it counts
     as mute.
     """
@@ -29,7 +32,7 @@ class Options:
     slots: int = 128
     timeout_ms: int = 1000
     budgets: Budgets = field(default_factory=Budgets)
-    huge_pages: bool = False
+    huge_pages: HugePages = "auto"
 
     stall_ms: int | None = None
     engine: Literal["threads", "aio"] | None = None
@@ -60,6 +63,8 @@ class Options:
                 raise InvalidArgument(f"{name} must be above 0, got {getattr(self, name)!r}")
         if self.slot_bytes % SLOT_ALIGN_BYTES:
             raise InvalidArgument(f"slot_bytes must be a multiple of {SLOT_ALIGN_BYTES}, got {self.slot_bytes}")
+        if self.huge_pages not in HUGE_PAGES:
+            raise InvalidArgument(f"huge_pages must be one of {', '.join(map(repr, HUGE_PAGES))}, got {self.huge_pages!r}")
         if self.mute_ms < 2 * self.heartbeat_ms:
             raise InvalidArgument("mute_ms must be at least two heartbeats, or one late ping looks like a death")
 
@@ -70,7 +75,7 @@ class Options:
             # Made absolute by text alone: the sidecar runs in /, and a look at the path could hang.
             command += ["--mount", f"{name}={os.path.abspath(root)}"]
         command += ["--arena-fd", str(arena_fd), "--slot-bytes", str(self.slot_bytes)]
-        command += ["--timeout-ms", str(self.timeout_ms)]
+        command += ["--huge-pages", self.huge_pages, "--timeout-ms", str(self.timeout_ms)]
         numbers = {"stall-ms": self.stall_ms, "lanes": self.lanes, "stuck-max": self.stuck_max, "engine": self.engine}
         for option, value in numbers.items():
             if value is not None:

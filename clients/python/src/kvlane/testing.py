@@ -81,7 +81,13 @@ class FakeSidecar:
     def options(self, **fields: Any) -> Options:
         """Options that start this fake; small and quick unless said otherwise."""
         command = [sys.executable, "-I", "-S", str(Path(__file__).with_name("_relay.py")), self._path]
-        defaults: dict[str, Any] = {"mounts": {"kv0": "/nowhere"}, "slot_bytes": 4096, "slots": 16, "timeout_ms": 1000}
+        defaults: dict[str, Any] = {
+            "mounts": {"kv0": "/nowhere"},
+            "slot_bytes": 4096,
+            "slots": 16,
+            "timeout_ms": 1000,
+            "huge_pages": "off",
+        }
         return Options(**{**defaults, "command": command, **fields})
 
     # --- the script ----------------------------------------------------------------------------------------------
@@ -141,8 +147,10 @@ class FakeSidecar:
 
     def write(self, slot: int, data: bytes) -> None:
         """Puts bytes into a slot as a sidecar's lane would, whether the client likes it or not."""
-        with open(f"/proc/{self.pid}/fd/{self.arena_fd}", "r+b", buffering=0) as arena:
-            os.pwrite(arena.fileno(), data, slot * self.slot_bytes)
+        path = f"/proc/{self.pid}/fd/{self.arena_fd}"
+        # Mapped, because hugetlb takes no write(2).
+        with open(path, "r+b", buffering=0) as arena, mmap.mmap(arena.fileno(), 0) as memory:
+            memory[slot * self.slot_bytes : slot * self.slot_bytes + len(data)] = data
 
     def read(self, slot: int, length: int) -> bytes:
         with open(f"/proc/{self.pid}/fd/{self.arena_fd}", "rb", buffering=0) as arena:
@@ -212,7 +220,8 @@ class FakeSidecar:
         self._requests.put(request)
 
     def say_ready(self) -> None:
-        size = os.stat(f"/proc/{self.pid}/fd/{self.arena_fd}").st_size
+        path = f"/proc/{self.pid}/fd/{self.arena_fd}"
+        size, page_bytes = os.stat(path).st_size, os.statvfs(path).f_bsize
         mounts = [argument for i, argument in enumerate(self.argv) if self.argv[i - 1] == "--mount"]
         ready: dict[str, Any] = {
             "event": "ready",
@@ -225,12 +234,13 @@ class FakeSidecar:
             "stall_ms": 1000,
             "arena": {
                 "owner": "client",
-                "path": f"/proc/{self.pid}/fd/{self.arena_fd}",
+                "path": path,
                 "bytes": size,
                 "slot_bytes": self.slot_bytes,
                 "slots": size // self.slot_bytes,
-                "page_bytes": mmap.PAGESIZE,
-                "backing": "shmem",
+                "page_bytes": page_bytes,
+                "backing": "hugetlb" if page_bytes > mmap.PAGESIZE else "shmem",
+                "huge_bytes": size if page_bytes > mmap.PAGESIZE else 0,
             },
             "mounts": [
                 {"name": name, "root": root, "device": f"fake:{name}", "state": "unknown"}

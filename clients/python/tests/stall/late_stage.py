@@ -156,6 +156,7 @@ def staged(engine: Any, place: str, *, mute_ms: int) -> Iterator[Stage]:
             engine=engine,
             stall_ms=200,
             mute_ms=mute_ms,
+            huge_pages="off",  # ArenaFile writes with write(2), which hugetlb does not take
         )
         with Client(asked) as kv:
             assert kv.ready is not None and kv.ready["engine"] == engine, f"asked for {engine}: {kv.sidecar_log()}"

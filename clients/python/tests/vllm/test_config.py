@@ -41,6 +41,7 @@ def test_without_a_root_the_sentence_shows_how_to_name_one(extra: dict[str, obje
         ({"lanes": 2.5}, "lanes is 2.5; it must be a whole number"),
         ({"load": "false"}, "load is 'false'; it must be true or false, without quotes"),
         ({"load_mode": "sync"}, "load_mode is 'sync'; it must be one of 'auto', 'staged', 'async'"),
+        ({"huge_pages": True}, "huge_pages is True; it must be one of 'auto', 'require', 'hugetlb', 'thp', 'off'"),
         ({"engine": "uring"}, "engine is 'uring'"),
         ({"namespace": "a/b"}, "namespace is 'a/b'"),
         ({"namespace": "n" * 41}, "at most 40"),
@@ -92,10 +93,12 @@ def test_an_arena_that_does_not_hold_two_chunks_says_what_would() -> None:
 
 
 def test_the_clients_options_carry_what_was_asked() -> None:
-    options = ConnectorOptions.parse({"root": "/mnt/kv", "engine": "aio", "lanes": 3, "stall_ms": 70, "node": "/n"})
+    asked = {"root": "/mnt/kv", "engine": "aio", "lanes": 3, "stall_ms": 70, "node": "/n", "huge_pages": "thp"}
+    options = ConnectorOptions.parse(asked)
     worker = options.to_client_options("worker", 8, 5000)
     assert dict(worker.mounts) == {"kv": "/mnt/kv"}
     assert (worker.slots, worker.slot_bytes) == (8, 8192)
     assert (worker.engine, worker.lanes, worker.stall_ms, worker.node, worker.create) == ("aio", 3, 70, "/n", True)
-    assert worker.timeout_ms == 1500
-    assert options.to_client_options("scheduler", 1, 4096).timeout_ms == 100
+    assert (worker.timeout_ms, worker.huge_pages) == (1500, "thp")
+    scheduler = options.to_client_options("scheduler", 1, 4096)  # its arena holds next to nothing
+    assert (scheduler.timeout_ms, scheduler.huge_pages) == (100, "off")

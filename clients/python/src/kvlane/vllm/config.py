@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, cast
 
+from .._huge_pages import HUGE_PAGES, HugePages
 from ..options import Options
 
 MOUNT = "kv"
@@ -55,6 +56,8 @@ class ConnectorOptions:
 
     arena_mib: int = 1024
     """Memory for staging, per worker. On a GPU it is pinned."""
+    huge_pages: HugePages = "auto"
+    """As in kvlane.Options: whether the arena must lie on huge pages, and on which."""
     chunk_mib: float = 1
     """A chunk has at least that, but not more than 256 tokens."""
     chunk_tokens: int | None = None
@@ -94,6 +97,7 @@ class ConnectorOptions:
             "store_timeout_ms": take.number("store_timeout_ms", 1, 600_000),
             "load_mode": take.one_of("load_mode", ("auto", "staged", "async")),
             "arena_mib": take.whole("arena_mib", 1, 1 << 20),
+            "huge_pages": take.one_of("huge_pages", HUGE_PAGES),
             "chunk_mib": take.number("chunk_mib", 1 / 256, 1024),
             "chunk_tokens": take.whole("chunk_tokens", 1, 1 << 20, none=True),
             "store": take.boolean("store"),
@@ -153,6 +157,7 @@ class ConnectorOptions:
             create=self.create,
             slot_bytes=-(-slot_bytes // SLOT_ALIGN_BYTES) * SLOT_ALIGN_BYTES,
             slots=slots,
+            huge_pages=self.huge_pages if role == "worker" else "off",
             timeout_ms=max(1, round(timeout_ms)),
             stall_ms=self.stall_ms,
             engine=self.engine,

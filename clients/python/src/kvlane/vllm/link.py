@@ -6,6 +6,7 @@ the code that uses it has one path for all the ways in which a sidecar can be mi
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -18,6 +19,8 @@ from ..errors import KvlaneError
 from ..options import Options
 from ..results import SIDECAR_GONE, BlocksResult
 from .stats import BREAKER_OK, BREAKER_PROBING, BREAKER_SUSPENDED, BREAKER_UNKNOWN, Tally
+
+logger = logging.getLogger("vllm.kvlane")
 
 ClientFactory = Callable[[Options], Client]
 
@@ -36,6 +39,7 @@ class Link:
         self._breaker: dict[str, str] = {}
         self._stuck: set[tuple[object, object]] = set()
         self._gauges_due = 0.0
+        self._advised = 0
         client.on_event(self._on_event)
 
     @property
@@ -88,6 +92,7 @@ class Link:
         if now < self._gauges_due:
             return
         self._gauges_due = now + GAUGES_EVERY_S
+        self._tell_advice()
         facts = self.client.client_stats()
         self._tally.gauge("sidecar_up", 1 if self.up else 0)
         self._tally.gauge("free_slots", facts["slots_free"])
@@ -97,6 +102,15 @@ class Link:
             # A class that begins to serve is not announced; one that does not, is.
             state = self._breaker.get(name, "ok" if self.up else "unknown")
             self._tally.gauge("breaker", BREAKER.get(state, BREAKER_UNKNOWN), **{"class": name})
+
+    def _tell_advice(self) -> None:
+        """Once in each sidecar life, and here: the client itself never logs."""
+        ready = self.client.ready
+        if ready is None or self._advised == self.life:
+            return
+        self._advised = self.life
+        if advice := ready["arena"].get("advice"):
+            logger.warning("kvlane: %s", advice)
 
     def _on_event(self, event: Mapping[str, Any]) -> None:
         """On the client's callback thread: single assignments, which readers see whole."""

@@ -1,0 +1,85 @@
+// huge_pages.test.ts — what `ready` and the log say of the pages under an arena, and what is refused.
+import { readFileSync, writeFileSync } from 'node:fs';
+import { expect, onTestFinished, test, type TestContext } from 'vitest';
+import type { ReadyEvent } from '../../protocol/messages.ts';
+import { freshDirectory, startSidecar, type Sidecar } from '../support/sidecar_process.ts';
+
+const POOL = '/sys/kernel/mm/hugepages/hugepages-2048kB';
+const SHMEM = '/sys/kernel/mm/transparent_hugepage/shmem_enabled';
+const MIB = 1024 * 1024;
+
+const read = (path: string): string => readFileSync(path, 'utf8').trim();
+const free = (): number => Number(read(`${POOL}/free_hugepages`)) - Number(read(`${POOL}/resv_hugepages`));
+
+/** Until the end of the test; where that is refused, the test is skipped. */
+function host(context: TestContext, path: string, word: string): void {
+  try {
+    const line = read(path);
+    const before = /\[(\w+)\]/.exec(line)?.[1] ?? line;
+    writeFileSync(path, word);
+    onTestFinished(() => writeFileSync(path, before));
+  } catch (error) {
+    context.skip(`SKIPPED: the host's huge pages cannot be set here (root): ${(error as Error).message}`);
+  }
+}
+
+function poolOf(context: TestContext, pages: number): void {
+  host(context, `${POOL}/nr_hugepages`, String(Number(read(`${POOL}/nr_hugepages`)) + pages - free()));
+  if (free() !== pages) context.skip(`SKIPPED: ${pages} free huge pages are wanted and ${free()} are to be had`);
+}
+
+/** With no transparent ones, and so many of the pool. */
+function pagesOf(context: TestContext, pages: number): void {
+  host(context, SHMEM, 'never');
+  poolOf(context, pages);
+}
+
+const start = (...args: string[]): Sidecar => startSidecar({ args: ['--mount', `kv0=${freshDirectory()}`, '--create', '--arena-mib', '8', ...args] });
+const arenaOf = async (sidecar: Sidecar): Promise<ReadyEvent['arena']> => (await sidecar.ready()).arena;
+
+test('an arena on small pages is said to be so, once, with the command that would give it huge ones', async (context) => {
+  pagesOf(context, 0);
+  const sidecar = start('--huge-pages', 'auto');
+  const arena = await arenaOf(sidecar);
+  expect(arena).toMatchObject({ backing: 'shmem', page_bytes: 4096, huge_bytes: 0, bytes: 8 * MIB });
+  expect(arena.advice).toContain(`echo 4 | sudo tee ${POOL}/nr_hugepages`);
+  expect(arena.advice).toContain(`echo advise | sudo tee ${SHMEM}`);
+  sidecar.send({ id: 1, op: 'stats' }, { id: 2, op: 'stats' });
+  expect(await sidecar.answer(2)).toMatchObject({ stats: { arena: { backing: 'shmem', page_bytes: 4096, huge_bytes: 0, bytes: 8 * MIB } } });
+  sidecar.end();
+  await sidecar.exited;
+  expect(sidecar.stderr().split('arena_on_small_pages')).toHaveLength(2);
+});
+
+test('who does not want huge pages hears nothing of them', async () => {
+  const sidecar = start('--huge-pages', 'off');
+  const arena = await arenaOf(sidecar);
+  expect(arena).toMatchObject({ backing: 'shmem', page_bytes: 4096, huge_bytes: 0 });
+  expect(arena).not.toHaveProperty('advice');
+  sidecar.end();
+  await sidecar.exited;
+  expect(sidecar.stderr()).not.toContain('arena_on_small_pages');
+});
+
+test('an arena of our own lies on the hugetlb pool where there is one, and says so', async (context) => {
+  poolOf(context, 4);
+  const sidecar = start('--huge-pages', 'auto');
+  const arena = await arenaOf(sidecar);
+  expect(arena).toMatchObject({ backing: 'hugetlb', page_bytes: 2 * MIB, huge_bytes: 8 * MIB, bytes: 8 * MIB, slots: 8 });
+  expect(arena).not.toHaveProperty('advice');
+  expect(free()).toBe(0);
+  // The next one takes what is left.
+  const second = start('--huge-pages', 'auto');
+  expect((await arenaOf(second)).backing).not.toBe('hugetlb');
+  sidecar.end();
+  await sidecar.exited;
+  expect(free()).toBe(4);
+});
+
+test.for(['require', 'hugetlb', 'thp'])('--huge-pages %s where there are none: nothing is started, and a sentence says why and what to run', async (how, context) => {
+  pagesOf(context, 0);
+  const sidecar = start('--huge-pages', how);
+  expect(await sidecar.exited).toEqual({ code: 2, signal: null });
+  expect(sidecar.stderr()).toContain('huge pages were required, and there are too few');
+  expect(sidecar.stderr()).toContain(`echo 4 | sudo tee ${POOL}/nr_hugepages`);
+});
