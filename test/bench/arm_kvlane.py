@@ -28,19 +28,12 @@ def cpu_clock(pid: int) -> int:
     return (~pid << 3) | 2
 
 
-def huge_pages(pages: str) -> Any:
-    """The option; it was a yes or no once, and older checkouts are measured too."""
-    if isinstance(Options.huge_pages, bool):
-        return pages == "huge"
-    return "hugetlb" if pages == "huge" else "off"
-
-
 class Kvlane:
     def __init__(self, config: dict[str, Any]) -> None:
         self._op, self._bytes, self._root = config["op"], config["block_bytes"] or 4096, Path(config["dir"])
         self._use: SlotClass = "store" if self._op in ("new", "replace") else "load"
         self._count = config["count"]
-        options: dict[str, Any] = {"huge_pages": huge_pages(config["pages"]), **config.get("options", {})}
+        options: dict[str, Any] = {"huge_pages": "hugetlb" if config["pages"] == "huge" else "off", **config.get("options", {})}
         slots = max(config["arena_bytes"] // self._bytes, FILL_BLOCKS) + config.get("more_slots", 0)
         self._stuck: list[Any] = []  # held, so that they are not collected
         self.kv = Client(
@@ -97,8 +90,7 @@ class Kvlane:
             raise RuntimeError(f"the look-up says {result.present[:2]}, complete {result.complete}")
         if self._op == "new" and result.kept:
             raise RuntimeError(f"{result.kept} of the new blocks were there already")
-        for slot in slots:
-            slot.release()
+        self.kv.release(slots)
 
     def fill(self, first: int, count: int) -> None:
         if self._op == "lookup":

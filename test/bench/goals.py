@@ -99,7 +99,7 @@ def all_lines(results: Results) -> list[Line]:
         each(ratios("load / fio psync of the same depth", wanted, "kvlane", "fio-psync"), "load", "load", *sizes)
     each(ratios("store over old blocks / fio overwrite", "≥ 0.92", "kvlane", "fio-psync"), "store", "again", MIB, 4 * MIB)
     each(ratios("store new / C++ doing the same", "≥ 0.97", "kvlane", "floor-new-verify"), "store", "new", MIB, 4 * MIB)
-    each(ratios("huge-page arena / 4 KiB arena, load", "≥ 1.8", "kvlane", "kvlane-4k"), "pages", "load", MIB, medium="disk")
+    each(ratios("huge-page arena / 4 KiB arena, load", "≥ 1.8", "kvlane", "kvlane-4k-direct"), "pages", "load", MIB, medium="disk")
     for op in ("load", "new", "again"):
         table_of_op = "load" if op == "load" else "store"
         for naive, table, pages in (("threads", table_of_op, "huge"), ("node", "naive", "4k"), ("threads", "naive", "4k")):

@@ -71,7 +71,7 @@ def full() -> list[Cell]:
         cells += [Cell("lookup", medium, "lookup", LOOKUP, pages="4k", tasks=1)]
         cells += [Cell("one task", medium, "load", ("kvlane", "floor", "floor-verify", "fio-psync"), size, tasks=1) for size in PEER_SIZES]
         cells += [Cell("sidecars", medium, "load", ("kvlane", "floor-verify"), copies=n, arena_bytes=64 * MIB) for n in (1, 2, 4)]
-        cells += [Cell("pages", medium, "load", ("kvlane", "kvlane~", "kvlane-4k"), size) for size in SIZES[1:4]]
+        cells += [Cell("pages", medium, "load", ("kvlane", "kvlane~", "kvlane-4k", "kvlane-4k-direct"), size) for size in SIZES[1:4]]
     cells += control()
     cells.sort(key=lambda cell: not for_a_goal(cell))  # a run that is cut short has what is judged
     return cells
