@@ -98,7 +98,9 @@ ARMS: dict[str, Arm] = {
     "kvlane": Arm("the product through its Python client, engine threads", kvlane(), "kvlane"),
     "kvlane-aio": Arm("the same, engine aio", kvlane(engine="aio"), "kvlane"),
     "kvlane-4k": Arm("the same on 4 KiB pages, as it comes: loads by way of private huge pages", kvlane(pages="4k"), "kvlane"),
-    "kvlane-4k-direct": Arm("the same on 4 KiB pages, straight into the arena", kvlane(pages="4k", extra_arguments=["--bounce", "none"]), "kvlane"),
+    "kvlane-4k-direct": Arm(
+        "the same on 4 KiB pages, straight into the arena", kvlane(pages="4k", extra_arguments=["--bounce", "none"]), "kvlane"
+    ),
     "floor": Arm("C++ preadv/pwritev, open and close for each block; new names by rename", floor({}, spread=0), "plain", ops=("load",)),
     "floor-verify": Arm("the floor, with a header page and XXH3", floor({}, **VERIFY), "headed", ops=("load",)),
     "floor-overwrite": Arm("C++ pwritev over the old bytes", floor({"again": "overwrite"}), "plain", ops=("again",)),
