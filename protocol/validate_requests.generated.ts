@@ -122,7 +122,7 @@ return errors === 0;
 
 const schema12 = {"type":"object","additionalProperties":false,"required":["key"],"properties":{"key":{"$ref":"kvlane#/$defs/Key"},"slot":{"$ref":"kvlane#/$defs/Slot"},"bytes":{"$ref":"kvlane#/$defs/Bytes"},"text":{"type":"string"},"base64":{"type":"string"}}};
 const schema13 = {"type":"string","maxLength":160,"pattern":"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}(@[0-9]{1,10})?/[0-9a-f]{2,128}$"};
-const pattern0 = new RegExp("^[A-Za-z0-9][A-Za-z0-9._-]{0,63}(@[0-9]{1,10})?/[0-9a-f]{2,128}$", "u");
+const pattern0 = new RegExp("^[A-Za-z0-9][A-Za-z0-9._-]{0,63}(@[0-9]{1,10})?/[0-9a-f]{2,128}$", "");
 
 function validate32(data, {instancePath="", parentData, parentDataProperty, rootData=data}={}){
 let vErrors = null;
@@ -288,7 +288,7 @@ return errors === 0;
 }
 
 const schema16 = {"type":"string","pattern":"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}(@[0-9]{1,10})?$"};
-const pattern1 = new RegExp("^[A-Za-z0-9][A-Za-z0-9._-]{0,63}(@[0-9]{1,10})?$", "u");
+const pattern1 = new RegExp("^[A-Za-z0-9][A-Za-z0-9._-]{0,63}(@[0-9]{1,10})?$", "");
 
 function validate39(data, {instancePath="", parentData, parentDataProperty, rootData=data}={}){
 let vErrors = null;
@@ -310,8 +310,8 @@ return errors === 0;
 }
 
 const schema17 = {"type":"array","items":{"$ref":"kvlane#/$defs/KeyOrHex"},"minItems":1,"maxItems":4096};
-const schema18 = {"type":"string","maxLength":160,"pattern":"^([A-Za-z0-9][A-Za-z0-9._-]{0,63}(@[0-9]{1,10})?/)?[0-9a-f]{2,128}$"};
-const pattern2 = new RegExp("^([A-Za-z0-9][A-Za-z0-9._-]{0,63}(@[0-9]{1,10})?/)?[0-9a-f]{2,128}$", "u");
+const schema18 = {"type":"string","maxLength":160,"pattern":"^([0-9a-f]{2,128}|[A-Za-z0-9][A-Za-z0-9._-]{0,63}(@[0-9]{1,10})?/[0-9a-f]{2,128})$"};
+const pattern2 = new RegExp("^([0-9a-f]{2,128}|[A-Za-z0-9][A-Za-z0-9._-]{0,63}(@[0-9]{1,10})?/[0-9a-f]{2,128})$", "");
 
 function validate42(data, {instancePath="", parentData, parentDataProperty, rootData=data}={}){
 let vErrors = null;
@@ -324,7 +324,7 @@ return false;
 }
 else {
 if(!pattern2.test(data)){
-validate42.errors = [{instancePath,schemaPath:"#/pattern",keyword:"pattern",params:{pattern: "^([A-Za-z0-9][A-Za-z0-9._-]{0,63}(@[0-9]{1,10})?/)?[0-9a-f]{2,128}$"}}];
+validate42.errors = [{instancePath,schemaPath:"#/pattern",keyword:"pattern",params:{pattern: "^([0-9a-f]{2,128}|[A-Za-z0-9][A-Za-z0-9._-]{0,63}(@[0-9]{1,10})?/[0-9a-f]{2,128})$"}}];
 return false;
 }
 }
@@ -1212,7 +1212,7 @@ return errors === 0;
 
 const schema26 = {"type":"object","additionalProperties":false,"required":["id","op","name","fingerprint"],"properties":{"id":{"$ref":"kvlane#/$defs/Id"},"op":{"const":"namespace"},"mount":{"$ref":"kvlane#/$defs/MountName"},"timeout_ms":{"$ref":"kvlane#/$defs/TimeoutMs"},"deadline_us":{"$ref":"kvlane#/$defs/DeadlineUs"},"name":{"$ref":"kvlane#/$defs/NamespaceName"},"fingerprint":{"$ref":"kvlane#/$defs/Fingerprint"},"bump":{"type":"boolean"}}};
 const schema27 = {"type":"string","pattern":"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"};
-const pattern3 = new RegExp("^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", "u");
+const pattern3 = new RegExp("^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", "");
 
 function validate86(data, {instancePath="", parentData, parentDataProperty, rootData=data}={}){
 let vErrors = null;

@@ -64,7 +64,7 @@ export function createLineReader(handlers: LineHandlers, lineBytesMax: number): 
 
   function keep(part: Buffer): void {
     if (keptBytes + part.length > kept.length) {
-      const grown = Buffer.allocUnsafe(Math.min(lineBytesMax, Math.max(KEPT_BYTES_FIRST, 2 * (keptBytes + part.length))));
+      const grown = Buffer.allocUnsafe(Math.min(lineBytesMax + 1, Math.max(KEPT_BYTES_FIRST, 2 * (keptBytes + part.length))));
       kept.copy(grown, 0, 0, keptBytes);
       kept = grown;
     }
@@ -72,12 +72,13 @@ export function createLineReader(handlers: LineHandlers, lineBytesMax: number): 
     keptBytes += part.length;
   }
 
-  /** `part`: more bytes of the current line, up to its newline or to the end of what has come. */
+  /** `part`: more bytes of the current line, with its newline if that has come. */
   function take(part: Buffer, complete: boolean): void {
-    if (!skipping && keptBytes + part.length > lineBytesMax) {
+    const lineBytes = keptBytes + part.length - (complete ? 1 : 0);
+    if (!skipping && lineBytes > lineBytesMax) {
       refuse(
-        `longer than line_bytes_max = ${lineBytesMax} bytes (${keptBytes + part.length}${complete ? '' : ' so far, no newline yet'}): ` +
-          `'${quoteStart(keptBytes > 0 ? kept.subarray(0, Math.min(keptBytes, 256)).toString() : part.subarray(0, 256).toString())}'; ` +
+        `longer than line_bytes_max = ${lineBytesMax} bytes (${lineBytes}${complete ? '' : ' so far, no newline yet'}): ` +
+          `'${quoteStart(keptBytes > 0 ? kept.subarray(0, Math.min(keptBytes, 256)).toString() : part.subarray(0, Math.min(lineBytes, 256)).toString())}'; ` +
           'it is skipped up to its newline. Split the blocks over several requests.',
         'LINE_TOO_LONG',
       );
@@ -99,7 +100,9 @@ export function createLineReader(handlers: LineHandlers, lineBytesMax: number): 
     line += 1;
   }
 
-  function takeLine(bytes: Buffer): void {
+  /** With its newline. */
+  function takeLine(whole: Buffer): void {
+    const bytes = whole.subarray(0, -1);
     const word = shortWord(bytes);
     if (word === '') return;
     if (word === 'null') return handlers.onValue(null, line);
@@ -109,9 +112,7 @@ export function createLineReader(handlers: LineHandlers, lineBytesMax: number): 
     }
 
     outcome = null;
-    // Two writes, so that the newline needs no copy of the line; the parser says nothing before the second.
-    parser.write(bytes);
-    parser.write('\n');
+    parser.write(whole); // in one piece: it looks for the end of the line in all that it has, at every write
     const result = outcome as Outcome | null;
     if (result === null) {
       // The parser never keeps a line to itself; if it does it is not usable any more, and the line still gets its answer.
@@ -130,7 +131,7 @@ export function createLineReader(handlers: LineHandlers, lineBytesMax: number): 
       for (;;) {
         const newline = bytes.indexOf(NEWLINE, start);
         if (newline < 0) break;
-        take(bytes.subarray(start, newline), true);
+        take(bytes.subarray(start, newline + 1), true);
         start = newline + 1;
       }
       if (start < bytes.length) take(bytes.subarray(start), false);

@@ -80,11 +80,19 @@ def release(slots: Sequence[Slot]) -> None:
     if not slots:
         return
     with slots[0]._arena.lock:
+        arena: Arena | None = None
+        together: list[Slot] = []
         for slot in slots:
             if slot._state == "leased":
-                slot._arena.free(slot)
+                if slot._arena is not arena:  # of another life: there are a few of them at most
+                    if arena is not None:
+                        arena.free(together)
+                    arena, together = slot._arena, []
+                together.append(slot)
             elif slot._state == "in flight":
                 slot._give_back = True
+        if arena is not None:
+            arena.free(together)
 
 
 class Arena:
@@ -170,7 +178,7 @@ class Arena:
                 self.quarantined_count += slot._state != "quarantined"
                 slot._state = "quarantined"
             elif slot._state == "quarantined" or slot._give_back:
-                self.free(slot)
+                self.free([slot])
             else:
                 slot._state = "leased"
 
@@ -179,18 +187,30 @@ class Arena:
         slot = self._held.get(index)
         if slot is None or slot._state != "quarantined" or slot.owed_to is not None:
             return False
-        self.free(slot)
+        self.free([slot])
         return True
 
-    def free(self, slot: Slot) -> None:
-        self.quarantined_count -= slot._state == "quarantined"
-        slot._state = "free"
-        if self.abandoned:
-            self._kept_by_caller.discard(slot)
-            return
-        del self._held[slot.index]
-        self.ledger.give(slot.mount, slot.slot_class, 1)
-        self._free.append(slot.index)
+    def free(self, slots: list[Slot]) -> None:
+        held, give_index = self._held, self._free.append
+        last, run = None, 0  # slots of one use come one after the other
+        for slot in slots:
+            if slot._state == "free":  # named twice
+                continue
+            if slot._state == "quarantined":
+                self.quarantined_count -= 1
+            slot._state = "free"
+            if self.abandoned:
+                self._kept_by_caller.discard(slot)
+                continue
+            del held[slot.index]
+            give_index(slot.index)
+            if last is None or slot.mount != last.mount or slot.slot_class != last.slot_class:
+                if last is not None:
+                    self.ledger.give(last.mount, last.slot_class, run)
+                last, run = slot, 0
+            run += 1
+        if last is not None:
+            self.ledger.give(last.mount, last.slot_class, run)
 
     def quarantined(self) -> list[int]:
         return sorted(index for index, slot in self._held.items() if slot._state == "quarantined")
