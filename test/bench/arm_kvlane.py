@@ -143,6 +143,15 @@ class Kvlane:
         kib = {name: int(said[name].split()[0]) for name in ("VmRSS", "RssShmem", "VmPTE", "Threads")}
         return {"resident": kib["VmRSS"] - kib["RssShmem"], "page_tables": kib["VmPTE"], "kernel_stacks": 16 * kib["Threads"]}
 
+    def profile(self) -> dict[str, float]:
+        """CPU seconds until now, by thread: of this process, and of the sidecar."""
+        threads = {"client": time.process_time()}
+        for task in Path(f"/proc/{self.kv.pid}/task").iterdir():
+            name, spent = (task / "comm").read_text().strip(), int((task / "schedstat").read_text().split()[0]) / 1e9
+            name = f"sidecar, {'main' if task.name == str(self.kv.pid) else name.rstrip('0123456789')}"
+            threads[name] = threads.get(name, 0.0) + spent
+        return threads
+
     def cpu_s(self) -> float:
         return time.process_time() + time.clock_gettime(self._sidecar)
 

@@ -43,6 +43,8 @@ class Arm:
     files: str = ""  # the folder; its own name if empty
     pages: tuple[str, ...] = ("huge", "4k")  # the memory it can have
     ops: tuple[str, ...] = ("load", "new", "again", "lookup")
+    process_each_slice: bool = False  # its start is not counted anyway
+    profiled: bool = False  # can say which of its threads the CPU time went to
 
 
 FLOOR_WORDS = ("op", "dir", "count", "block_bytes", "task_blocks", "tasks", "threads", "arena_bytes")
@@ -95,7 +97,7 @@ SPREAD = {"spread": 1}
 VERIFY = {"header": 1, "xxh3": 1}
 
 ARMS: dict[str, Arm] = {
-    "kvlane": Arm("the product through its Python client, engine threads", kvlane(), "kvlane"),
+    "kvlane": Arm("the product through its Python client, engine threads", kvlane(), "kvlane", profiled=True),
     "kvlane-aio": Arm("the same, engine aio", kvlane(engine="aio"), "kvlane"),
     "kvlane-4k": Arm("the same on 4 KiB pages, as it comes: loads by way of private huge pages", kvlane(pages="4k"), "kvlane"),
     "kvlane-4k-direct": Arm(
@@ -109,9 +111,9 @@ ARMS: dict[str, Arm] = {
     "floor-new": Arm("C++ new file, pwritev, rename", floor({}, **SPREAD), ops=("new",)),
     "floor-new-verify": Arm("the same with a header page and XXH3", floor({}, **SPREAD, **VERIFY), ops=("new",)),
     "floor-lookup": Arm("C++ faccessat in four threads", floor({}, **SPREAD), ops=("lookup",)),
-    "fio-psync": Arm("fio, psync, a job for each thread", fio("psync"), "plain", ops=("load", "again")),
-    "fio-libaio": Arm("fio, libaio, 16 in flight", fio("libaio"), "plain", ops=("load", "again")),
-    "fio-io_uring": Arm("fio, io_uring, 16 in flight", fio("io_uring"), "plain", ops=("load", "again")),
+    "fio-psync": Arm("fio, psync, a job for each thread", fio("psync"), "plain", ops=("load", "again"), process_each_slice=True),
+    "fio-libaio": Arm("fio, libaio, 16 in flight", fio("libaio"), "plain", ops=("load", "again"), process_each_slice=True),
+    "fio-io_uring": Arm("fio, io_uring, 16 in flight", fio("io_uring"), "plain", ops=("load", "again"), process_each_slice=True),
     "threads": Arm("Python threads, os.preadv, temporary name and rename", python("arm_threads.py"), "threads"),
     "node": Arm("Node fs.promises, temporary name and rename", node, "node", pages=("4k",)),
     "nixl-aio": Arm("NIXL's POSIX plugin, use_aio", peer("arm_nixl.py", api="use_aio"), "plain", ops=("load", "new", "again")),

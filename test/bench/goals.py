@@ -128,10 +128,10 @@ def of_tables(tables: dict[str, Any]) -> list[Line]:
         lines += [estimate(f"{goal}: throughput", where, "≥ 0.95", stuck["rate"]), estimate(f"{goal}: p99", where, "≤ 1.2", stuck["p99"])]
         lines += [plain(f"{goal}: extra memory", "resident, page tables, kernel stacks", "≤ 25", sum(stuck["grown_kib"].values()) / 1024, "MiB")]
     if start := found.get("start"):
-        lines += [estimate("start to ready / an empty node script", "", "≤ 1.2", start["ratio"])]
+        lines += [estimate("start to ready / an empty node script", "same environment", "≤ 1.2", start["ratio"])]
     if idle := found.get("idle"):
         lines += [plain("idle CPU", f"over {idle['idle_s']:.0f} s", "≤ 0.01", idle["idle_cpu_percent"], "%")]
-        lines += [plain("resident at ready, without arena", "", "≤ 46", idle["ready_mib"], "MiB")]
+        lines += [plain("resident at ready, without arena", "the sidecar", "≤ 46", idle["ready_mib"], "MiB")]
     if growth := found.get("growth"):
         for what, points in growth.items():
             for op in (name for name in points[0] if name != "n"):

@@ -88,6 +88,11 @@ def text_of(results: dict[str, Any]) -> str:
         if cell["arms"]:
             lines += [f"{cell['rounds']} rounds from {cell['began']}, all cores {cell['machine_busy']:.0%} busy", ""]
             lines += markdown(CELL_HEAD, cell_rows(cell))
+        for name, arm in cell["arms"].items():
+            if spent := arm.get("profile"):
+                parts = sorted(spent.items(), key=lambda part: -part[1])
+                shares = ", ".join(f"{thread} {seconds / sum(spent.values()):.0%}" for thread, seconds in parts)
+                lines += ["", f"CPU time of {name} by thread: {shares}"]
         lines += ["", *(f"- {name}: failed: {why}" for name, why in cell["failed"].items()), ""]
     for name, table in results["tables"].items():
         lines += [f"### {name}", "", *(f"- {key}: {shown(value)}" for key, value in table.items()), ""]

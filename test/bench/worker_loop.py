@@ -90,6 +90,8 @@ def serve(arm: Arm, config: dict[str, Any]) -> None:
                 result = slice_of(arm, config, chooser, float(words[0]), int(words[1]), int(words[2]), int(words[3]))
                 gc.enable()
                 say(result)
+            elif verb == "profile":
+                say({"cpu_s": getattr(arm, verb)()})
             elif verb in ("stick", "fill_sick"):
                 say({"done": True, "grown_kib": getattr(arm, verb)(int(words[0]))})
             else:
