@@ -3,17 +3,20 @@
 // A value costs its crossing: a name or a number that C++ asks of an object takes some hundred nanoseconds, so
 // that a block of ten fields would cost more here than its file calls do. So blocks go over as one string and one
 // row of numbers each, and completions come back as rows, except the few that have something to say in
-// words. On this side of the door everything is objects again. The layouts' other half: from_js.cc, to_js.cc.
-import type { BlockSpec, Native, NativeEvent, NativeStatus, Phase, SharedSpec } from './index.ts';
+// words; and what giving an operation up found is one number. On this side of the door everything is objects
+// again. The layouts' other half: from_js.cc, to_js.cc.
+import type { Abandoned, BlockSpec, Native, NativeEvent, NativeStatus, Phase, SharedSpec } from './index.ts';
 
 /** What the addon itself offers. */
-export interface Addon extends Omit<Native, 'start' | 'submitBlocks'> {
+export interface Addon extends Omit<Native, 'start' | 'submitBlocks' | 'abandon'> {
   /** Its enumerations, by number. */
-  readonly words: { statuses: NativeStatus[]; phases: Phase[] };
+  readonly words: { statuses: NativeStatus[]; states: Abandoned['state'][]; phases: Phase[] };
   /** A number among the events stands for so many rows. */
   start(options: { stallUs: number; stuckProcessMax: number }, onEvents: (events: (NativeEvent | number)[], rows: Float64Array | null) => void): void;
   /** hexes: one a line. */
   submitBlocks(pool: number, shared: SharedSpec, hexes: string, rows: Float64Array): void;
+  /** sinceUs * 64 + phase * 4 + state; a look-up's says besides what was found. A thousand tasks may be given up at once. */
+  abandon(id: number): number | { code: number; found: Uint8Array };
 }
 
 const BLOCK_COLUMNS = 5; // id, region, offset, bytes, replace
@@ -28,8 +31,17 @@ export function unpacked(addon: Addon): Native {
   return {
     ...addon,
     start: (options, onEvents) => addon.start(options, (events, rows) => onEvents(unpackEvents(addon.words, events, rows))),
+    abandon: (id) => unpackAbandoned(addon.words, addon.abandon(id)),
     submitBlocks: (pool, shared, blocks) => addon.submitBlocks(pool, shared, packHexes(blocks), packRows(blocks)),
   };
+}
+
+function unpackAbandoned(words: Addon['words'], packed: number | { code: number; found: Uint8Array }): Abandoned {
+  const code = typeof packed === 'number' ? packed : packed.code;
+  const low = code % 64;
+  const abandoned: Abandoned = { state: words.states[low & 3]!, phase: words.phases[low >> 2]!, sinceUs: (code - low) / 64 };
+  if (typeof packed !== 'number') abandoned.found = packed.found;
+  return abandoned;
 }
 
 function packHexes(blocks: readonly BlockSpec[]): string {

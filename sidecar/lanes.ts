@@ -67,7 +67,8 @@ export class Lanes {
       return { state: 'gated', phase: 'queue', sinceUs: nowUs, quarantined: false, found: null };
     }
     const abandoned = this.#native.abandon(operation.id);
-    const settled: Settled = { ...abandoned, quarantined: false, found: abandoned.found ?? null };
+    const { state, phase, sinceUs, found = null } = abandoned;
+    const settled: Settled = { state, phase, sinceUs, quarantined: false, found };
     operation.phase = abandoned.phase;
     operation.sinceUs = abandoned.sinceUs;
     if (abandoned.state === 'queued') {

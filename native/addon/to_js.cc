@@ -122,6 +122,7 @@ PackedEvents to_js(Napi::Env env, const CompletionQueue::Batch& batch) {
 Napi::Object words_to_js(Napi::Env env) {
     Napi::Object object = Napi::Object::New(env);
     object.Set("statuses", words(env, static_cast<size_t>(Status::saturated) + 1, [](uint32_t i) { return status_name(static_cast<Status>(i)); }));
+    object.Set("states", words(env, static_cast<size_t>(State::done) + 1, [](uint32_t i) { return state_name(static_cast<State>(i)); }));
     object.Set("phases", words(env, static_cast<size_t>(Phase::close) + 1, [](uint32_t i) { return phase_name(static_cast<Phase>(i)); }));
     return object;
 }
@@ -157,12 +158,12 @@ Napi::Object to_js(Napi::Env env, const PoolState& state) {
     return object;
 }
 
-Napi::Object to_js(Napi::Env env, const Core::Settled& settled) {
+Napi::Value to_js(Napi::Env env, const Core::Settled& settled) {
+    const uint64_t code = settled.where.since_us * 64 + static_cast<uint64_t>(settled.where.phase) * 4 + static_cast<uint64_t>(settled.where.state);
+    if (settled.found.empty()) return number(env, code);
     Napi::Object object = Napi::Object::New(env);
-    object.Set("state", state_name(settled.where.state));
-    object.Set("phase", phase_name(settled.where.phase));
-    object.Set("sinceUs", number(env, settled.where.since_us));
-    if (!settled.found.empty()) object.Set("found", bytes_to_js(env, settled.found.size(), [&](size_t i) { return settled.found[i]; }));
+    object.Set("code", number(env, code));
+    object.Set("found", bytes_to_js(env, settled.found.size(), [&](size_t i) { return settled.found[i]; }));
     return object;
 }
 

@@ -20,7 +20,8 @@ Napi::Object words_to_js(Napi::Env env);
 
 Napi::Object to_js(Napi::Env env, const CallReport& call);
 Napi::Object to_js(Napi::Env env, const PoolState& state);
-Napi::Object to_js(Napi::Env env, const Core::Settled& settled);
+// A number, since_us * 64 + phase * 4 + state, which a double holds for four years of uptime; of a look-up an object {code, found}.
+Napi::Value to_js(Napi::Env env, const Core::Settled& settled);
 Napi::Object to_js(Napi::Env env, const Arena& arena);
 
 }  // namespace kvlane

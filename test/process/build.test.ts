@@ -53,7 +53,7 @@ test('an error says where it came from, in the names of the sources', () => {
   writeFileSync(
     broken,
     `module.exports = {
-      words: { statuses: [], phases: [] }, hardExit: (code) => process.reallyExit(code), start() { throw new Error('made for this test'); },
+      words: {}, hardExit: (code) => process.reallyExit(code), start() { throw new Error('made for this test'); },
       createArena: (bytes) => ({ fd: 0, bytes, pageBytes: 4096, backing: 'shmem' }),
     };`,
   );

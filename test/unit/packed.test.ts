@@ -3,7 +3,7 @@ import { expect, test } from 'vitest';
 import type { BlockSpec, NativeEvent, SharedSpec } from '../../native/index.ts';
 import { type Addon, unpacked, unpackEvents } from '../../native/packed.ts';
 
-const words: Addon['words'] = { statuses: ['ok', 'not_found', 'corrupt'], phases: ['queue', 'open', 'stat', 'header', 'read'] };
+const words: Addon['words'] = { statuses: ['ok', 'not_found', 'corrupt'], states: ['queued', 'running', 'committing', 'done'], phases: ['queue', 'open', 'stat', 'header', 'read'] };
 const KNOWN = 1;
 const UNCACHED = 2;
 const KEPT = 4;
@@ -38,6 +38,15 @@ test('completions in rows and events in words come out in the order they happene
     { ...plain, id: 3, status: 'ok', phase: 'read', kernelUs: 0, kernelUsKnown: false, kept: true, storedBytes: 8192 },
     timer,
   ]);
+});
+
+test('what giving up found is read out of one number', () => {
+  const sinceUs = 3 * 365 * 86_400 * 1_000_000 + 7;
+  const answers = [0, sinceUs * 64 + 4 * 4 + 1, { code: sinceUs * 64 + 2 * 4 + 2, found: Uint8Array.of(2, 1, 0) }];
+  const native = unpacked({ words, abandon: (id: number) => answers[id] } as unknown as Addon);
+  expect(native.abandon(0)).toEqual({ state: 'queued', phase: 'queue', sinceUs: 0 });
+  expect(native.abandon(1)).toEqual({ state: 'running', phase: 'read', sinceUs });
+  expect(native.abandon(2)).toEqual({ state: 'committing', phase: 'stat', sinceUs, found: Uint8Array.of(2, 1, 0) });
 });
 
 test('a batch without rows is passed on as it is', () => {
