@@ -12,10 +12,9 @@ const read = (path: string): string => readFileSync(path, 'utf8').trim();
 const free = (): number => Number(read(`${POOL}/free_hugepages`)) - Number(read(`${POOL}/resv_hugepages`));
 
 /** Until the end of the test; where that is refused, the test is skipped. */
-function host(context: TestContext, path: string, word: string): void {
+function host(context: TestContext, path: string, word: string, otherwise = ''): void {
   try {
-    const line = read(path);
-    const before = /\[(\w+)\]/.exec(line)?.[1] ?? line;
+    const before = /\[(\w+)\]/.exec(read(path))?.[1] ?? otherwise;
     writeFileSync(path, word);
     onTestFinished(() => writeFileSync(path, before));
   } catch (error) {
@@ -24,7 +23,9 @@ function host(context: TestContext, path: string, word: string): void {
 }
 
 function poolOf(context: TestContext, pages: number): void {
-  host(context, `${POOL}/nr_hugepages`, String(Number(read(`${POOL}/nr_hugepages`)) + pages - free()));
+  const all = Number(read(`${POOL}/nr_hugepages`));
+  const over = Number(read(`${POOL}/surplus_hugepages`)); // go when their user does: not to be kept by putting the number back
+  host(context, `${POOL}/nr_hugepages`, String(all + pages - free()), String(all - over));
   if (free() !== pages) context.skip(`SKIPPED: ${pages} free huge pages are wanted and ${free()} are to be had`);
 }
 

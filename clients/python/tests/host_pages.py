@@ -12,7 +12,7 @@ import pytest
 from kvlane import _huge_pages
 
 PAGE_BYTES = 2 << 20
-NR = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")
+POOL = Path("/sys/kernel/mm/hugepages/hugepages-2048kB")
 SHMEM = Path("/sys/kernel/mm/transparent_hugepage/shmem_enabled")
 
 
@@ -20,12 +20,16 @@ def available() -> int:
     return next((pool.available for pool in _huge_pages.pools() if pool.page_bytes == PAGE_BYTES), 0)
 
 
+def _set_aside() -> int:
+    """Without those that are over the number and go when their user does: they are not to be kept by putting it back."""
+    return int((POOL / "nr_hugepages").read_text()) - int((POOL / "surplus_hugepages").read_text())
+
+
 @contextmanager
-def _set(path: Path, word: str) -> Iterator[None]:
+def _set(path: Path, word: str, before: str = "") -> Iterator[None]:
     try:
-        line = path.read_text()
-        match = re.search(r"\[(\w+)\]", line)
-        before = match[1] if match else line.strip()
+        match = re.search(r"\[(\w+)\]", path.read_text())
+        before = match[1] if match else before
         path.write_text(word)
     except OSError as error:
         pytest.skip(f"SKIPPED: the host's huge pages cannot be set here (root): {error}")
@@ -38,9 +42,11 @@ def _set(path: Path, word: str) -> Iterator[None]:
 @contextmanager
 def hugetlb(pages: int) -> Iterator[None]:
     """Exactly so many free pages of 2 MiB. Where the host has more, they are its owner's, and the test is skipped."""
-    if not NR.exists() or available() > 0:
+    if not POOL.exists() or available() > 0:
         pytest.skip(f"SKIPPED: wants a hugetlb pool of its own; this host has {available()} free pages, or none at all")
-    with _set(NR, str(int(NR.read_text()) + pages)):
+    before = _set_aside()
+    over = int((POOL / "surplus_hugepages").read_text())  # of a process that is just leaving: they become ordinary ones
+    with _set(POOL / "nr_hugepages", str(before + over + pages), str(before)):
         if available() != pages:
             pytest.skip(f"SKIPPED: of {pages} huge pages this machine's memory had room for {available()}")
         yield

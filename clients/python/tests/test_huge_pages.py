@@ -164,7 +164,11 @@ def test_a_restart_beside_a_corpse_that_has_all_huge_pages_takes_small_ones() ->
         eventually(lambda: available() == 2, "the corpse's huge pages are back")
         fake.signal(signal.SIGKILL)
         eventually(lambda: kv.state == "up" and kv.life == 3, kv.reason)
+        assert backing_of(kv) == "hugetlb"
+        for process in Unreapable.made:
+            process.held = False
         kv.close()
+        eventually(lambda: available() == 2, "nothing is kept")
 
 
 def test_a_sidecar_that_sees_small_pages_where_huge_ones_are_insisted_on_ends_the_start() -> None:

@@ -16,9 +16,12 @@ namespace kvlane::test {
 class HostSetting {
   public:
     explicit HostSetting(std::string path) : path_(std::move(path)), before_(read()) {}
+    HostSetting(std::string path, std::string before) : path_(std::move(path)), before_(std::move(before)) {}
     HostSetting(const HostSetting&) = delete;
     HostSetting& operator=(const HostSetting&) = delete;
-    ~HostSetting() { write(before_); }
+    ~HostSetting() {
+        if (!before_.empty()) write(before_);
+    }
 
     std::string read() const {
         char text[128] = "";
@@ -66,7 +69,13 @@ class HugePool {
     }
 
   private:
-    HostSetting setting_{"/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"};
+    static constexpr const char* directory = "/sys/kernel/mm/hugepages/hugepages-2048kB";
+    // Without pages over the number, which go when their user does: they are not to be kept by putting it back.
+    static std::string set_aside() {
+        const auto of = [](const char* name) { return strtoll(HostSetting(std::string(directory) + name, "").read().c_str(), nullptr, 10); };
+        return std::to_string(of("/nr_hugepages") - of("/surplus_hugepages"));
+    }
+    HostSetting setting_{std::string(directory) + "/nr_hugepages", set_aside()};
     bool missing_ = true;
     bool exact_ = false;
 };
