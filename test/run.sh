@@ -2,7 +2,7 @@
 # `npm test`: sets up what is missing, then runs every test of every language. Goes on after a failure; the last line is the sum.
 #
 #   npm test                        everything
-#   npm test -- core unit           only these parts, out of: core unit process python wheel stall
+#   npm test -- core unit           only these parts, out of: core unit process python wheel stall bench
 #   KVLANE_NO_SKIP=1 npm test       a skipped test is a failure (CI)
 #
 # As root everything runs in a private mount namespace: a stuck mount is seen by these tests only, and is gone with them.
@@ -10,7 +10,7 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 export LC_ALL=C.UTF-8
 
-all_parts=(core unit process python wheel stall)
+all_parts=(core unit process python wheel stall bench)
 parts=("$@")
 [ ${#parts[@]} -gt 0 ] || parts=("${all_parts[@]}")
 for part in "${parts[@]}"; do
@@ -68,5 +68,13 @@ if wanted python; then
 fi
 wanted wheel && check "wheel" 600 bash test/packaging.sh # half a minute; much longer where node_modules or the registry is slow
 wanted stall && vitest stall 2400 stall
+if wanted bench; then # its own tests; then the short form, judged only by that it ran
+  cd test/bench
+  check "mypy --strict of the bench" 300 ../../.venv/bin/python -m mypy .
+  check "ruff of the bench" 60 ../../.venv/bin/python -m ruff check .
+  cd ../..
+  suite "pytest of the bench" 300 "$reports/bench.xml" .venv/bin/python -m pytest -W error --rootdir test/bench -c test/bench/pyproject.toml --junitxml="$reports/bench.xml" test/bench
+  check "bench, short form" 900 npm run --silent bench -- --short # under 5 minutes, and what it installs
+fi
 
 finish
