@@ -27,7 +27,7 @@ export interface Native {
   /** CLOCK_MONOTONIC in microseconds. */
   nowUs(): number;
   /** Once. Throws with `code` KVLANE_NO_OPENAT2 where the kernel or a seccomp profile lacks what lanes need. `onEvents` is called on this thread, never from inside another function of this interface. */
-  start(options: { stallUs: number; stuckProcessMax: number }, onEvents: (batch: NativeEvent[]) => void): void;
+  start(options: { stallUs: number; stuckProcessMax: number; /** No payload gets a checksum: to measure what they cost. */ unchecked?: boolean }, onEvents: (batch: NativeEvent[]) => void): void;
   /** One timer; replaces the former, 0 disarms. Its event comes at the time or after it, never before. */
   armTimer(atUs: number): void;
   /** Maps an inherited memfd as region 0, after checking its seals and size. Errors carry `code`: ARENA_…. Before any pool. */

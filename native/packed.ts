@@ -12,7 +12,7 @@ export interface Addon extends Omit<Native, 'start' | 'submitBlocks' | 'abandon'
   /** Its enumerations, by number. */
   readonly words: { statuses: NativeStatus[]; states: Abandoned['state'][]; phases: Phase[] };
   /** A number among the events stands for so many rows. */
-  start(options: { stallUs: number; stuckProcessMax: number }, onEvents: (events: (NativeEvent | number)[], rows: Float64Array | null) => void): void;
+  start(options: { stallUs: number; stuckProcessMax: number; unchecked?: boolean }, onEvents: (events: (NativeEvent | number)[], rows: Float64Array | null) => void): void;
   /** hexes: one a line. */
   submitBlocks(pool: number, shared: SharedSpec, hexes: string, rows: Float64Array): void;
   /** sinceUs * 64 + phase * 4 + state; a look-up's says besides what was found. A thousand tasks may be given up at once. */

@@ -61,6 +61,7 @@ async function serve(options: ServeOptions): Promise<void> {
 
   const native = await nativePart();
   const { arena, slots } = makeArena(native, options);
+  if (options.unchecked) log.warn('payloads_unchecked', { why: '--test-unchecked' });
   if (arena.advice !== '') log.warn('arena_on_small_pages', { advice: arena.advice });
 
   let service: Service | null = null;
@@ -84,7 +85,7 @@ async function serve(options: ServeOptions): Promise<void> {
   const usage = createUsage(log);
   const { createService } = await import('./service.ts');
   const { procMountTable } = await import('./mount_table.ts');
-  const { arena: _arena, hugePages: _huge, bounce: _bounce, startWaitMs: _wait, ...policy } = options;
+  const { arena: _arena, hugePages: _huge, bounce: _bounce, startWaitMs: _wait, unchecked: _unchecked, ...policy } = options;
   const running = createService(
     { native, clock, send, log, usage, mountTable: procMountTable(), onShutdown: (timeoutMs) => leave('shutdown_request', { drainMs: timeoutMs }) },
     { ...policy, slots },
@@ -173,7 +174,8 @@ async function nativePart(): Promise<Native> {
 /** What this machine lacks is said once, here, and not by every operation. */
 function startNative(native: Native, options: ServeOptions, onEvents: (batch: NativeEvent[]) => void): void {
   try {
-    native.start({ stallUs: options.stallMs * 1000, stuckProcessMax: options.stuckProcessMax }, onEvents);
+    const { unchecked, stuckProcessMax } = options;
+    native.start({ stallUs: options.stallMs * 1000, stuckProcessMax, unchecked }, onEvents);
   } catch (error) {
     if ((error as { code?: unknown }).code !== 'KVLANE_NO_OPENAT2') throw error;
     sayAndExit(`kvlane: ${(error as Error).message}\n`, EXIT_USAGE);

@@ -24,6 +24,7 @@ export interface ServeOptions {
   fsync: boolean;
   fileMode: number;
   holdBreakerClosed: boolean;
+  unchecked: boolean;
   /** How long `ready` may wait for the mounts to answer; null: as usual. */
   startWaitMs: number | null;
 }
@@ -105,6 +106,7 @@ export function parseCommandLine(words: readonly string[], cwd: () => string): C
     .option('--fsync', 'a stored block is on the disk before its answer (slower; a cache seldom needs it)')
     .addOption(new Option('--file-mode <MODE>', 'permissions of new block files, octal').argParser(fileMode).default(0o600, '0600'))
     .addOption(new Option('--test-hold-breaker-closed', 'for tests: never suspend a mount, whatever it does'))
+    .addOption(new Option('--test-unchecked', 'for tests: payloads get no checksum, and such blocks count as damaged elsewhere'))
     .addOption(new Option('--test-start-wait-ms <W>', 'for tests: "ready" may wait so long for the mounts to answer, on a busy machine too').argParser(whole(1, LIMITS.timeout_ms_max)))
     .addHelpText('after', HELP_AFTER)
     .action((given: Given, command: Command) => {
@@ -143,6 +145,7 @@ export function parseCommandLine(words: readonly string[], cwd: () => string): C
           fsync: given.fsync ?? false,
           fileMode: given.fileMode,
           holdBreakerClosed: given.testHoldBreakerClosed ?? false,
+          unchecked: given.testUnchecked ?? false,
           startWaitMs: given.testStartWaitMs ?? null,
         },
       };
@@ -179,6 +182,7 @@ interface Given {
   fsync?: boolean;
   fileMode: number;
   testHoldBreakerClosed?: boolean;
+  testUnchecked?: boolean;
   testStartWaitMs?: number;
 }
 

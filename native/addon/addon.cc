@@ -7,6 +7,7 @@
 
 #include "environment.h"
 #include "from_js.h"
+#include "header.h"
 #include "leave.h"
 #include "to_js.h"
 
@@ -30,6 +31,7 @@ Napi::Value now_us(const Info& info) { return Napi::Number::New(info.Env(), stat
 void start(const Info& info) {
     if (!info[0].IsObject() || !info[1].IsFunction()) throw coded_error(info.Env(), "KVLANE_MISUSE", "start({stallUs, stuckProcessMax}, onEvents)");
     const Napi::Object options = info[0].As<Napi::Object>();
+    if (options.Get("unchecked").ToBoolean()) leave_payloads_unchecked();
     environment(info).start(natural(options.Get("stallUs"), "start: stallUs"),
                             static_cast<unsigned>(natural(options.Get("stuckProcessMax"), "start: stuckProcessMax")), info[1].As<Napi::Function>());
 }

@@ -139,7 +139,7 @@ class LoadWork final : public Steps {
         if (got_ < wanted_) return damaged(Phase::read, "it ends before its length");
         const uint64_t whole = op_.bytes & ~uint64_t{page_bytes - 1};
         const uint64_t rest = op_.bytes - whole;
-        if (xxh3(op_.memory, whole, lane.tail_page(), rest) != page.payload_xxh3) return damaged(Phase::read, "the payload does not fit its checksum");
+        if (payload_xxh3(op_.memory, whole, lane.tail_page(), rest) != page.payload_xxh3) return damaged(Phase::read, "the payload does not fit its checksum");
         if (rest > 0) std::memcpy(op_.memory + whole, lane.tail_page(), rest);
         return done(Phase::close);
     }

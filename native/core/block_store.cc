@@ -135,7 +135,7 @@ class StoreWork final : public Steps {
         fields.name_space = op_.name_space;
         fields.hex = op_.hex;
         fields.payload_bytes = op_.bytes;
-        fields.payload_xxh3 = xxh3(op_.memory, whole, lane.tail_page(), op_.bytes - whole);
+        fields.payload_xxh3 = payload_xxh3(op_.memory, whole, lane.tail_page(), op_.bytes - whole);
         fields.created_unix_us = unix_us();
         fields.writer = writer_name();
         write_header(*reinterpret_cast<HeaderPage*>(lane.header_page()), fields);

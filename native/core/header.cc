@@ -5,13 +5,21 @@
 #include <xxhash.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 
 namespace kvlane {
 
 uint64_t xxh3(const void* data, size_t bytes) { return XXH3_64bits(data, bytes); }
 
-uint64_t xxh3(const void* first, size_t first_bytes, const void* second, size_t second_bytes) {
+namespace {
+std::atomic<bool> payloads_unchecked{false};
+}
+
+void leave_payloads_unchecked() { payloads_unchecked.store(true, std::memory_order_relaxed); }
+
+uint64_t payload_xxh3(const void* first, size_t first_bytes, const void* second, size_t second_bytes) {
+    if (payloads_unchecked.load(std::memory_order_relaxed)) return 0;
     if (second_bytes == 0) return XXH3_64bits(first, first_bytes);
     if (first_bytes == 0) return XXH3_64bits(second, second_bytes);
     XXH3_state_t state;

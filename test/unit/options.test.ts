@@ -31,12 +31,13 @@ test('one mount is enough; all else has a default', () => {
     fsync: false,
     fileMode: 0o600,
     holdBreakerClosed: false,
+    unchecked: false,
     startWaitMs: null,
   });
 });
 
 test('everything can be said', () => {
-  const words = '--mount a=/a --mount b=b/../c --create --arena-fd 7 --huge-pages require --bounce all --slot-bytes 64KiB --timeout-ms 250 --stall-ms 100 --engine aio --lanes 2 --stuck-max 1000 --stuck-process-max 2000 --fsync --file-mode 0660 --test-hold-breaker-closed --test-start-wait-ms 5000';
+  const words = '--mount a=/a --mount b=b/../c --create --arena-fd 7 --huge-pages require --bounce all --slot-bytes 64KiB --timeout-ms 250 --stall-ms 100 --engine aio --lanes 2 --stuck-max 1000 --stuck-process-max 2000 --fsync --file-mode 0660 --test-hold-breaker-closed --test-unchecked --test-start-wait-ms 5000';
   expect(served(...words.split(' '))).toEqual({
     mounts: [
       { name: 'a', root: '/a', create: true },
@@ -55,6 +56,7 @@ test('everything can be said', () => {
     fsync: true,
     fileMode: 0o660,
     holdBreakerClosed: true,
+    unchecked: true,
     startWaitMs: 5000,
   });
 });
