@@ -15,6 +15,7 @@ NAMESPACE = "bench"
 TIMEOUT_MS = 30_000
 FILL_BLOCKS = 64
 STUCK_MS = 55_000  # the stall lab lets go after 60 s
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 STICK_S_MAX = 20.0  # four lanes, replaced after 20 ms: five seconds for a thousand
 
 
@@ -34,7 +35,8 @@ class Kvlane:
         self._use: SlotClass = "store" if self._op in ("new", "replace") else "load"
         self._count = config["count"]
         options: dict[str, Any] = {"huge_pages": "hugetlb" if config["pages"] == "huge" else "off", **config.get("options", {})}
-        slots = max(config["arena_bytes"] // self._bytes, FILL_BLOCKS) + config.get("more_slots", 0)
+        slots = max(config["arena_bytes"] // self._bytes, 1) + config.get("more_slots", 0)
+        self._at_once = min(FILL_BLOCKS, slots)
         self._stuck: list[Any] = []  # held, so that they are not collected
         self.kv = Client(
             Options(
@@ -54,15 +56,29 @@ class Kvlane:
         arena = ready.get("arena", {})
         if (config["pages"] == "huge") != (arena.get("page_bytes", 0) > 4096):
             raise RuntimeError(f"{config['pages']} pages were asked for, the arena is {arena}")
+        self._refuse_page_cache(config.get("direct", True))
+        engine = options.get("engine", "threads")
+        if ready.get("engine") != engine:
+            raise RuntimeError(f"engine {engine} was asked for, it is {ready.get('engine')}")
         self.facts = {
             "version": __version__,
-            "engine": options.get("engine", "threads"),
+            "engine": engine,
             "pages": f"{arena.get('backing')}, {arena.get('page_bytes', 0) // 1024} KiB",
             "mounts": ready.get("mounts"),
             "pid": self.kv.pid,
         }
         assert self.kv.pid is not None
         self._sidecar = cpu_clock(self.kv.pid)
+
+    def _refuse_page_cache(self, direct: bool) -> None:
+        end = time.monotonic() + TIMEOUT_MS / 1000
+        mount: dict[str, Any] = {}
+        while "direct" not in mount:  # it may answer later than `ready` is sent
+            if time.monotonic() > end:
+                raise RuntimeError(f"the mount says {mount}")
+            [mount] = [dict(mount) for mount in self.kv.stats()["mounts"] if mount["name"] == "kv0"]
+        if direct and not mount["direct"]:
+            raise RuntimeError(f"the store at {self._root} is without O_DIRECT: its figures would be those of the page cache")
 
     def _fill_memory(self) -> None:
         """Every page of the arena is there before the clock runs, with bytes that do not compress."""
@@ -95,8 +111,8 @@ class Kvlane:
     def fill(self, first: int, count: int) -> None:
         if self._op == "lookup":
             return self._touch(first, count)
-        for at in range(first, first + count, FILL_BLOCKS):
-            keys = [name_of(b) for b in range(at, min(at + FILL_BLOCKS, first + count))]
+        for at in range(first, first + count, self._at_once):
+            keys = [name_of(b) for b in range(at, min(at + self._at_once, first + count))]
             with self.kv.leasing(len(keys), mount="kv0", use="store") as slots:
                 self.kv.wait(self.kv.store(keys, slots, namespace=NAMESPACE, mount="kv0")).check()
         return None
@@ -144,13 +160,16 @@ class Kvlane:
         return {"resident": kib["VmRSS"] - kib["RssShmem"], "page_tables": kib["VmPTE"], "kernel_stacks": 16 * kib["Threads"]}
 
     def profile(self) -> dict[str, float]:
-        """CPU seconds until now, by thread: of this process, and of the sidecar."""
-        threads = {"client": time.process_time()}
+        """CPU seconds until now, by thread and by side (of a system call): of this process, and of the sidecar."""
+        spent = os.times()
+        found = {"client, user": spent.user, "client, kernel": spent.system}
         for task in Path(f"/proc/{self.kv.pid}/task").iterdir():
-            name, spent = (task / "comm").read_text().strip(), int((task / "schedstat").read_text().split()[0]) / 1e9
-            name = f"sidecar, {'main' if task.name == str(self.kv.pid) else name.rstrip('0123456789')}"
-            threads[name] = threads.get(name, 0.0) + spent
-        return threads
+            name, _, words = (task / "stat").read_text().partition("(")[2].rpartition(")")
+            name = "main" if task.name == str(self.kv.pid) else name.rstrip("0123456789")
+            user, kernel = (int(word) / TICKS_PER_S for word in words.split()[11:13])
+            for side, seconds in (("user", user), ("kernel", kernel)):
+                found[f"{name}, {side}"] = found.get(f"{name}, {side}", 0.0) + seconds
+        return found
 
     def cpu_s(self) -> float:
         return time.process_time() + time.clock_gettime(self._sidecar)

@@ -45,6 +45,9 @@ class Arm:
     ops: tuple[str, ...] = ("load", "new", "again", "lookup")
     process_each_slice: bool = False  # its start is not counted anyway
     profiled: bool = False  # can say which of its threads the CPU time went to
+    package: str = ""  # a peer: what pip was asked for. It may be missing, and it may fail; ours may not
+    start_s: float = 1.0  # about, on two cores: for the plan that is printed
+    slice_more_s: float = 0.06  # the same: what a slice takes beside its own time
 
 
 FLOOR_WORDS = ("op", "dir", "count", "block_bytes", "task_blocks", "tasks", "threads", "arena_bytes")
@@ -96,9 +99,13 @@ def fio(engine: str) -> Callable[[Config], Running]:
 SPREAD = {"spread": 1}
 VERIFY = {"header": 1, "xxh3": 1}
 
+EACH_SLICE: dict[str, Any] = {"ops": ("load", "again"), "process_each_slice": True, "start_s": 0.5, "slice_more_s": 0.45}
+NIXL: dict[str, Any] = {"files": "plain", "ops": ("load", "new", "again"), "package": "nixl-cu12"}
+
 ARMS: dict[str, Arm] = {
     "kvlane": Arm("the product through its Python client, engine threads", kvlane(), "kvlane", profiled=True),
     "kvlane-aio": Arm("the same, engine aio", kvlane(engine="aio"), "kvlane"),
+    "kvlane-unchecked": Arm("the same as kvlane, with no checksum made or compared", kvlane(extra_arguments=["--test-unchecked"])),
     "kvlane-4k": Arm("the same on 4 KiB pages, as it comes: loads by way of private huge pages", kvlane(pages="4k"), "kvlane"),
     "kvlane-4k-direct": Arm(
         "the same on 4 KiB pages, straight into the arena", kvlane(pages="4k", extra_arguments=["--bounce", "none"]), "kvlane"
@@ -111,18 +118,37 @@ ARMS: dict[str, Arm] = {
     "floor-new": Arm("C++ new file, pwritev, rename", floor({}, **SPREAD), ops=("new",)),
     "floor-new-verify": Arm("the same with a header page and XXH3", floor({}, **SPREAD, **VERIFY), ops=("new",)),
     "floor-lookup": Arm("C++ faccessat in four threads", floor({}, **SPREAD), ops=("lookup",)),
-    "fio-psync": Arm("fio, psync, a job for each thread", fio("psync"), "plain", ops=("load", "again"), process_each_slice=True),
-    "fio-libaio": Arm("fio, libaio, 16 in flight", fio("libaio"), "plain", ops=("load", "again"), process_each_slice=True),
-    "fio-io_uring": Arm("fio, io_uring, 16 in flight", fio("io_uring"), "plain", ops=("load", "again"), process_each_slice=True),
+    "fio-psync": Arm("fio, psync, a job for each thread", fio("psync"), "plain", **EACH_SLICE),
+    "fio-libaio": Arm("fio, libaio, 16 in flight", fio("libaio"), "plain", **EACH_SLICE),
+    "fio-io_uring": Arm("fio, io_uring, 16 in flight", fio("io_uring"), "plain", **EACH_SLICE),
     "threads": Arm("Python threads, os.preadv, temporary name and rename", python("arm_threads.py"), "threads"),
     "node": Arm("Node fs.promises, temporary name and rename", node, "node", pages=("4k",)),
-    "nixl-aio": Arm("NIXL's POSIX plugin, use_aio", peer("arm_nixl.py", api="use_aio"), "plain", ops=("load", "new", "again")),
-    "nixl-uring": Arm("NIXL's POSIX plugin, use_uring", peer("arm_nixl.py", api="use_uring"), "plain", ops=("load", "new", "again")),
-    "lmcache-fs": Arm("LMCache's native file connector, O_DIRECT", peer("arm_lmcache.py"), "lmcache"),
+    "nixl-aio": Arm("NIXL's POSIX plugin, use_aio", peer("arm_nixl.py", api="use_aio"), **NIXL),
+    "nixl-uring": Arm("NIXL's POSIX plugin, use_uring", peer("arm_nixl.py", api="use_uring"), **NIXL),
+    "lmcache-fs": Arm("LMCache's native file connector, O_DIRECT", peer("arm_lmcache.py"), "lmcache", package="lmcache"),
     "lmcache-disk": Arm(
-        "LMCache's LocalDiskBackend, O_DIRECT", python("arm_lmcache_disk.py", str(VLLM / "bin" / "python")), "lmcache-disk", ops=("load", "new")
+        "LMCache's LocalDiskBackend, O_DIRECT",
+        python("arm_lmcache_disk.py", str(VLLM / "bin" / "python")),
+        "lmcache-disk",
+        ops=("load", "new"),
+        package="lmcache",
+        start_s=9.0,
     ),
 }
+
+
+def why_absent(arm: Arm) -> str:
+    """What pip said when a peer's package did not install, or that there is no torch to borrow; empty if neither is so."""
+    if not arm.package:
+        return ""
+    log = PEERS_PYTHON.parents[1] / "failed" / f"{arm.package}.log"
+    if log.exists():
+        return f"{arm.package} did not install: {log.read_text().strip()}"
+    if not PEERS_PYTHON.exists():
+        return f"there is no {PEERS_PYTHON.parents[1]}: test/bench/peers.sh makes it"
+    if arm.package == "lmcache" and not torch_libraries():
+        return f"LMCache wants torch, and there is none in {VLLM}: test/vllm/setup.sh makes it, as a --full run does"
+    return ""
 
 
 def arm_of(name: str) -> Arm:

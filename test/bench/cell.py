@@ -1,6 +1,8 @@
-"""One comparison: the same work by several arms, in turn, forth and back. A,B,C,C,B,A is one round.
+"""One comparison: the same work by several arms, in turn, forth and back. A,B,C,C,B,A is one round; the next one begins with B.
 
-What an arm cannot do (not installed, no huge pages for it) is kept with its reason and does not stop the others.
+What an arm cannot do (not installed, no huge pages for it) is kept with its reason and does not stop the others. Not counted are an
+arm's start, its data, its first slice, and a little of the same before each slice: while the others had their turn its threads
+slept, and its code left the caches.
 """
 
 from __future__ import annotations
@@ -13,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import host
-from arms import Running, arm_of
+from arms import Running, arm_of, why_absent
 from media import Medium
 from worker import ArmFailed, Worker
 
 MIB = 1 << 20
 LEAD_IN_S = 0.03
+LEAD_IN_SHARE = 8  # of new blocks, which are counted and not timed: one for so many
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,16 @@ class Cell:
         return self.each_task or (4096 if self.op == "lookup" else max(1, min(64, 64 * MIB // self.block_bytes)))
 
     @property
+    def estimate_s(self) -> float:
+        """How long it takes on two cores; for the plan that is printed, nothing else depends on it."""
+        starts = sum(arm_of(name).start_s for name in self.arms) * self.copies
+        folders = 0 if self.op in ("new", "lookup") else len({arm_of(name).files or name for name in self.arms})
+        fill = folders * self.count * self.block_bytes / 5e8
+        slices = sum(self.slice_s + arm_of(name).slice_more_s + 0.1 * (self.copies - 1) for name in self.arms)
+        cleaning = 1e-4 * self.slice_bytes / self.block_bytes * len(self.arms) if self.op == "new" else 0.0
+        return 2.0 + starts + fill + (2 * self.rounds + 1) * (slices + cleaning)
+
+    @property
     def count(self) -> int:
         return 2048 if self.op == "lookup" else max(self.data_bytes // self.block_bytes, self.tasks * self.task_blocks)
 
@@ -67,6 +80,7 @@ class Cell:
             "threads": self.threads,
             "arena_bytes": max(self.arena_bytes, self.tasks * self.task_blocks * self.block_bytes),
             "pages": self.pages,
+            "direct": self.medium != "tmpfs",
             **self.options,
         }
 
@@ -85,6 +99,8 @@ class Group:
         where = self._arm.files or name
         if cell.op not in self._arm.ops or cell.pages not in self._arm.pages:
             raise ArmFailed(f"has no {cell.op} on {cell.pages} pages")
+        if absent := why_absent(self._arm):
+            raise ArmFailed(absent)
         try:
             for copy in range(cell.copies):
                 own = cell.op == "new" or copy > 0
@@ -103,32 +119,39 @@ class Group:
     def slice(self, seconds: float, seed: int) -> dict[str, Any]:
         cell = self._cell
         most = cell.slice_bytes // cell.block_bytes if cell.op == "new" else 0
-        if not most and not self._arm.process_each_slice:
-            self._lead_in()
+        if not self._arm.process_each_slice:
+            self._lead_in(-(-most // LEAD_IN_SHARE))
+        since = host.cpu_times()
         for i, member in enumerate(self._members):
             member.start_slice(seconds if not most else 3600.0, most, self._new_from, seed + 7919 * i)
         got = [member.end_slice(seconds) for member in self._members]
-        if most:
-            for member in self._members:
-                member.clean(self._new_from, most)
-            self._new_from += most
+        busy = host.busy_share(since)
+        self._clean(most)
         merged = {
             "units": sum(g["units"] for g in got),
             "bytes": sum(g["bytes"] for g in got),
             "seconds": max(g["seconds"] for g in got),
             "cpu_s": sum(g["cpu_s"] for g in got),
             "task_us": [us for g in got for us in g["task_us"]],
+            "busy": None if self._arm.process_each_slice else round(busy, 3),
         }
         if "block_p99_us" in got[0]:
             merged["block_p99_us"] = max(g["block_p99_us"] for g in got)
         return merged
 
-    def _lead_in(self) -> None:
-        """A little of the same, not counted: while the others had their turn this arm's threads slept, and its code left the caches."""
+    def _lead_in(self, most: int) -> None:
         for member in self._members:
-            member.start_slice(LEAD_IN_S, 0, 0, 0)
+            member.start_slice(LEAD_IN_S if not most else 3600.0, most, self._new_from, 0)
         for member in self._members:
             member.end_slice(LEAD_IN_S)
+        self._clean(most)
+
+    def _clean(self, n: int) -> None:
+        """Takes away the new blocks of a slice, outside of its time; their names are not used again."""
+        if n:
+            for member in self._members:
+                member.clean(self._new_from, n)
+            self._new_from += n
 
     def profile(self) -> dict[str, float]:
         """Where the first member's CPU time went, by thread; empty if it cannot say."""
@@ -142,7 +165,7 @@ class Group:
 
 def run(cell: Cell, medium: Medium) -> dict[str, Any]:
     """Everything that was measured, slice by slice; the reports compute from this."""
-    began, since = time.time(), host.cpu_times()
+    began, since, stolen = time.time(), host.cpu_times(), host.stolen_s()
     groups: dict[str, Group] = {}
     failed: dict[str, str] = {}
     filled: set[str] = set()
@@ -151,7 +174,7 @@ def run(cell: Cell, medium: Medium) -> dict[str, Any]:
         for name in cell.arms:
             try:
                 groups[name] = Group(cell, name, medium, filled)
-                groups[name].slice(min(cell.slice_s, 0.2), 0)  # the first one is warm-up, and not kept
+                groups[name].slice(min(cell.slice_s, 0.2), 0)  # warm-up, not kept
                 slices[name] = []
             except (ArmFailed, OSError) as error:
                 failed[name] = str(error)
@@ -196,6 +219,7 @@ def run(cell: Cell, medium: Medium) -> dict[str, Any]:
         "began": time.strftime("%H:%M:%S", time.gmtime(began)),
         "took_s": round(time.time() - began, 1),
         "machine_busy": round(host.busy_share(since), 2),
+        "stolen_s": round(host.stolen_s() - stolen, 2),
         "arms": {name: {"facts": groups[name].facts, "slices": slices[name], "profile": profiles[name]} for name in groups},
         "failed": failed,
     }

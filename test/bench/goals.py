@@ -1,41 +1,66 @@
-"""What the product is held to: each goal, where in the results it is measured, and whether it is met.
+"""What the product is held to: each goal, where in the results it is measured, and the judgement in words.
 
-A ratio is met by its median. How far to trust it says the interval, and the A/A beside it, which is the same arm twice: where
-that is wider than AA_WIDTH_MAX the machine was too restless for a goal so fine.
+A ratio is judged by its median. How far to trust it say the interval, and the A/A beside it, which is the same arm twice: where
+that is wider than AA_WIDTH_MAX the machine was too restless for a goal so fine, and the judgement says so. A goal that is missed is
+told why by the profiles that were taken in the same rounds (why.py). A goal that was not measured has its line too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import results as known
 import stats
 import summary
+import why
 
 AA_WIDTH_MAX = 0.06
+PAIRS_MIN = 16
 MIB, KIB = 1 << 20, 1 << 10
 Results = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Line:
+    """`value` is None where nothing was measured; `low` is None where there is no interval; `pairs` is 0 where none are wanted."""
+
     goal: str
     where: str
     wanted: str
-    value: float
-    low: float
-    high: float
-    met: bool
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    pairs: int = 0
     unit: str = ""
-    noise: str = ""  # of the A/A beside it
+    noise: stats.Estimate | None = None  # of the A/A beside it
+    because: str = ""
+    enough: bool = True  # pairs
 
+    @property
+    def met(self) -> bool:
+        return self.value is not None and holds(self.value, self.wanted)
 
-def cells(results: Results, table: str, op: str, *sizes: int, **also: Any) -> Iterator[dict[str, Any]]:
-    for cell in results["cells"].values():
-        of_it = cell["table"] == table and cell.get("op") == op and (not sizes or cell["block_bytes"] in sizes)
-        if of_it and all(cell.get(name) == value for name, value in also.items()):
-            yield cell
+    @property
+    def restless(self) -> bool:
+        return self.noise is not None and not self.unit and self.noise.high - self.noise.low > AA_WIDTH_MAX
+
+    @property
+    def verdict(self) -> str:
+        if self.value is None:
+            return f"not measured: {self.because}"
+        if not self.enough:
+            return f"not judged: {self.pairs} pairs, {PAIRS_MIN} are wanted"
+        doubts = []
+        if self.low is not None and self.high is not None and holds(self.low, self.wanted) != holds(self.high, self.wanted):
+            doubts.append("the interval reaches over the goal")
+        if self.restless:
+            doubts.append("the A/A says that the machine was restless")
+        doubt = f" ({'; '.join(doubts)})" if doubts else ""
+        if self.met:
+            return f"met{doubt}"
+        return f"not met by {missed_by(self.value, self.wanted, self.unit)}{doubt}" + (f", because {self.because}" if self.because else "")
 
 
 def holds(value: float, wanted: str) -> bool:
@@ -43,99 +68,191 @@ def holds(value: float, wanted: str) -> bool:
     return {"≥": value >= float(number), "≤": value <= float(number), "<": value < float(number), ">": value > float(number)}[sign]
 
 
+def missed_by(value: float, wanted: str, unit: str) -> str:
+    bound = float(wanted.split()[1])
+    by = f"{abs(value - bound):.3g}{f' {unit}' if unit else ''}"
+    return f"{by} ({abs(value - bound) / bound:.0%})" if bound else by
+
+
+def cells(results: Results, table: str, op: str, *sizes: int, **also: Any) -> Iterator[dict[str, Any]]:
+    """Those on a file system with a device; tmpfs shows the software's cost and is not judged, but for control."""
+    for cell in results["cells"].values():
+        of_it = cell["table"] == table and cell.get("op") == op and (not sizes or cell["block_bytes"] in sizes)
+        if of_it and (cell["medium"] != "tmpfs" or table == "control") and all(cell.get(name) == value for name, value in also.items()):
+            yield cell
+
+
+def size_name(size: int) -> str:
+    return f"{size // MIB} MiB" if size >= MIB else f"{size // KIB} KiB"
+
+
 def where_of(cell: dict[str, Any]) -> str:
-    size = cell["block_bytes"]
-    return f"{cell['medium']}, {f'{size // MIB} MiB' if size >= MIB else f'{size // KIB} KiB'}, {cell['pages']} pages"
+    what = "4,096 names" if cell["op"] == "lookup" else size_name(cell["block_bytes"])
+    return f"{cell['medium']}, {what}, {cell['pages']} pages"
 
 
-def noise_of(cell: dict[str, Any], what: str) -> str:
-    again = summary.ratio(cell, "kvlane", "kvlane~", what)
-    if again is None:
-        return ""
-    return f"{again.low:.2f} to {again.high:.2f}" + (" (restless)" if again.high - again.low > AA_WIDTH_MAX else "")
+# Each operation beside Python's threads on huge pages, and beside both on the small ones that Node has only.
+NAIVE = [
+    ("load", "threads", "load", "huge"),
+    ("new", "threads", "store", "huge"),
+    ("again", "threads", "store", "huge"),
+    *((op, naive, "naive", "4k") for op in ("load", "new", "again") for naive in ("threads", "node")),
+    ("lookup", "threads", "lookup", "4k"),
+    ("lookup", "node", "lookup", "4k"),
+]
+WHAT = {"rate": "throughput", "p99": "p99", "cpu": "CPU seconds"}
+
+Judge = Callable[[dict[str, Any]], Line]
 
 
-def ratios(goal: str, wanted: str, ours: str, theirs: str, what: str = "rate") -> Callable[[dict[str, Any]], Line | None]:
-    def of(cell: dict[str, Any]) -> Line | None:
+def ratios(goal: str, wanted: str, ours: str, theirs: str, what: str = "rate") -> Judge:
+    def of(cell: dict[str, Any]) -> Line:
         found = summary.ratio(cell, ours, theirs, what)
         if found is None:
-            return None
-        return Line(goal, where_of(cell), wanted, found.value, found.low, found.high, holds(found.value, wanted), "", noise_of(cell, what))
+            failed = [f"{arm}: {cell['failed'][arm]}" for arm in (ours, theirs, "all") if arm in cell["failed"]]
+            return Line(goal, where_of(cell), wanted, None, because="; ".join(failed) or "the arm took no part")
+        line = of_estimate(goal, where_of(cell), wanted, found, noise=summary.ratio(cell, "kvlane", "kvlane~", what))
+        return line if line.met else with_reason(line, why.of_cell(cell, ours, theirs, what))
 
     return of
 
 
-def control(cell: dict[str, Any]) -> Line | None:
+def of_estimate(goal: str, where: str, wanted: str, e: stats.Estimate, unit: str = "", noise: stats.Estimate | None = None) -> Line:
+    return Line(goal, where, wanted, e.value, e.low, e.high, e.n, unit, noise, enough=e.n >= PAIRS_MIN)
+
+
+def with_reason(line: Line, because: str) -> Line:
+    return Line(**{**line.__dict__, "because": because})
+
+
+def control(cell: dict[str, Any]) -> Line:
     """What the product's median task takes longer than the floor's, in microseconds for each block."""
-    if not {"kvlane", "floor-verify"} <= set(cell["arms"]):
-        return None
     n = cell["task_blocks"]
-    ours, floor = (summary.rounds_of(cell["arms"][name]) for name in ("kvlane", "floor-verify"))
-    both = [(a["task_us"], b["task_us"]) for a, b in zip(ours, floor, strict=False) if a["task_us"] and b["task_us"]]
-    if not both:
-        return None
-    found = stats.median([(stats.quantile(a, 0.5) - stats.quantile(b, 0.5)) / n for a, b in both])
-    wanted = {1: "≤ 150", 64: "≤ 3", 1024: "≤ 1"}[n]
-    blocks = "1 block" if n == 1 else f"{n} blocks"
-    where = f"{blocks} of 4 KiB from tmpfs, above the floor"
-    return Line("control cost, hot", where, wanted, found.value, found.low, found.high, holds(found.value, wanted), "µs a block")
+    goal, wanted = "control cost, hot", {1: "≤ 150", 64: "≤ 3", 1024: "≤ 1"}[n]
+    where = f"{'1 block' if n == 1 else f'{n:,} blocks'} of 4 KiB from tmpfs, above the floor"
+    found = summary.difference(cell, "kvlane", "floor-verify", n)
+    if found is None:
+        return Line(goal, where, wanted, None, because="; ".join(f"{arm}: {text}" for arm, text in cell["failed"].items()))
+    line = of_estimate(goal, where, wanted, found, "µs a block", summary.difference(cell, "kvlane", "kvlane~", n))
+    return line if line.met else with_reason(line, why.of_control(cell))
 
 
-def plain(goal: str, where: str, wanted: str, value: float, unit: str = "") -> Line:
-    return Line(goal, where, wanted, value, value, value, holds(value, wanted), unit)
+def plain(goal: str, where: str, wanted: str, value: float, unit: str = "", because: str = "") -> Line:
+    return Line(goal, where, wanted, value, unit=unit, because=because)
 
 
-def estimate(goal: str, where: str, wanted: str, found: dict[str, float]) -> Line:
-    return Line(goal, where, wanted, found["value"], found["low"], found["high"], holds(found["value"], wanted))
+def estimated(e: dict[str, float]) -> stats.Estimate:
+    return stats.Estimate(e["value"], e["low"], e["high"], int(e["n"]))
 
 
 def all_lines(results: Results) -> list[Line]:
-    lines: list[Line | None] = []
+    """A line at least for each goal, in the order of the table that was agreed."""
+    lines: list[Line] = []
 
-    def each(of: Callable[[dict[str, Any]], Line | None], *where: Any, **also: Any) -> None:
-        lines.extend(of(cell) for cell in cells(results, *where, **also) if cell["medium"] != "tmpfs")
+    def each(goal: str, wanted: str, found: Iterable[Line]) -> None:
+        of_goal = list(found)
+        lines.extend(of_goal or [Line(goal, "", wanted, None, because=why_missing(results))])
 
-    for sizes, wanted in (((MIB, 4 * MIB), "≥ 0.97"), ((256 * KIB,), "≥ 0.95"), ((64 * KIB,), "≥ 0.90")):
-        each(ratios("load / fio psync of the same depth", wanted, "kvlane", "fio-psync"), "load", "load", *sizes)
-    each(ratios("store over old blocks / fio overwrite", "≥ 0.92", "kvlane", "fio-psync"), "store", "again", MIB, 4 * MIB)
-    each(ratios("store new / C++ doing the same", "≥ 0.97", "kvlane", "floor-new-verify"), "store", "new", MIB, 4 * MIB)
-    each(ratios("huge-page arena / 4 KiB arena, load", "≥ 1.8", "kvlane", "kvlane-4k-direct"), "pages", "load", MIB, medium="disk")
-    for op in ("load", "new", "again"):
-        table_of_op = "load" if op == "load" else "store"
-        for naive, table, pages in (("threads", table_of_op, "huge"), ("node", "naive", "4k"), ("threads", "naive", "4k")):
-            for what, wanted in (("rate", "> 1"), ("p99", "< 1"), ("cpu", "< 1")):
-                name = {"rate": "throughput", "p99": "p99", "cpu": "CPU per GB"}[what]
-                each(ratios(f"naive: {op}, {name} / {naive}", wanted, "kvlane", naive, what), table, op, pages=pages)
-    each(ratios("CPU per GB / fio psync", "≤ 1.05", "kvlane", "fio-psync", "cpu"), "load", "load", MIB, 4 * MIB)
-    checksum = ratios("checksum on / off, throughput (the floor's: the product always verifies)", "≥ 0.95", "floor-verify", "floor")
-    each(checksum, "load", "load", MIB, 4 * MIB)
-    lines += [control(cell) for cell in cells(results, "control", "load")]
-    lines += of_tables(results["tables"])
-    return [line for line in lines if line is not None]
+    def ratio(goal: str, wanted: str, ours: str, theirs: str, where: tuple[Any, ...], what: str = "rate", **also: Any) -> None:
+        each(goal, wanted, map(ratios(goal, wanted, ours, theirs, what), cells(results, *where, **also)))
 
-
-def of_tables(tables: dict[str, Any]) -> list[Line]:
-    found = {name: table for name, table in tables.items() if "failed" not in table}
-    lines = []
-    if trip := found.get("round trip"):
-        lines += [estimate("no-op round trip / the same through a C echo program", "back to back", "≤ 1.5", trip["0 ms"]["ratio"])]
-    if late := found.get("deadline"):
-        for name, wanted in (("quiet", "≤ 1"), ("4 hogs", "≤ 10")):
-            lines += [plain("deadline overshoot seen in Python, p99", name, wanted, late[name]["p99_us"] / 1000, "ms")]
-            lines += [plain("early answers", name, "≤ 0", late[name]["early"])]
-    if stuck := found.get("stuck", {}).get("1000"):
-        goal, where = "with 1,000 operations stuck on another device", "256 KiB, against none stuck"
-        lines += [estimate(f"{goal}: throughput", where, "≥ 0.95", stuck["rate"]), estimate(f"{goal}: p99", where, "≤ 1.2", stuck["p99"])]
-        lines += [plain(f"{goal}: extra memory", "resident, page tables, kernel stacks", "≤ 25", sum(stuck["grown_kib"].values()) / 1024, "MiB")]
-    if start := found.get("start"):
-        lines += [estimate("start to ready / an empty node script", "same environment", "≤ 1.2", start["ratio"])]
-    if idle := found.get("idle"):
-        lines += [plain("idle CPU", f"over {idle['idle_s']:.0f} s", "≤ 0.01", idle["idle_cpu_percent"], "%")]
-        lines += [plain("resident at ready, without arena", "the sidecar", "≤ 46", idle["ready_mib"], "MiB")]
-    if growth := found.get("growth"):
-        for what, points in growth.items():
-            for op in (name for name in points[0] if name != "n"):
-                costs = [point[op] for point in points]
-                where = f"{op} over {what}, 1 to {points[-1]['n']:,.0f}: last / least"
-                lines += [plain("cost per block does not grow", where, "≤ 1.2", costs[-1] / min(costs))]
+    ratio("load / fio psync of the same depth", "≥ 0.97", "kvlane", "fio-psync", ("load", "load", MIB, 4 * MIB))
+    ratio("load 256 KiB / fio psync", "≥ 0.95", "kvlane", "fio-psync", ("load", "load", 256 * KIB))
+    ratio("load 64 KiB / fio psync", "≥ 0.90", "kvlane", "fio-psync", ("load", "load", 64 * KIB))
+    ratio("store over old blocks / fio overwrite", "≥ 0.92", "kvlane", "fio-psync", ("store", "again", MIB, 4 * MIB))
+    ratio("store new / C++ doing the same", "≥ 0.97", "kvlane", "floor-new-verify", ("store", "new", MIB, 4 * MIB))
+    pages = {"medium": "disk", "pages": "huge"}
+    ratio("huge-page arena / 4 KiB arena, load", "≥ 1.8", "kvlane", "kvlane-4k-direct", ("pages", "load", MIB), **pages)
+    for op, naive, table, memory in NAIVE:
+        for what, wanted in (("rate", "> 1"), ("p99", "< 1"), ("cpu", "< 1")):
+            goal = f"naive: {op}, {WHAT[what]} / {naive}"
+            ratio(goal, wanted, "kvlane", naive, (table, op), what, pages=memory)
+    ratio("CPU seconds per GB / fio psync, load", "≤ 1.05", "kvlane", "fio-psync", ("load", "load", MIB, 4 * MIB), "cpu")
+    ratio("CPU seconds per GB / fio psync, store over old", "≤ 1.05", "kvlane", "fio-psync", ("store", "again", MIB, 4 * MIB), "cpu")
+    ratio("checksum on / off, throughput, load", "≥ 0.95", "kvlane", "kvlane-unchecked", ("load", "load", MIB, 4 * MIB))
+    ratio("checksum on / off, throughput, store over old", "≥ 0.95", "kvlane", "kvlane-unchecked", ("store", "again", MIB, 4 * MIB))
+    each("control cost, hot", "≤ 150", map(control, cells(results, "control", "load")))
+    tables = results["tables"]
+    for name, goal, wanted, of in TABLE_GOALS:
+        found = tables.get(name)
+        missing = why_missing(results) if found is None else found.get("failed", "")
+        lines += [Line(goal, "", wanted, None, because=missing)] if missing or found is None else of(found)
     return lines
+
+
+def why_missing(results: Results) -> str:
+    if results.get("cut"):
+        return f"the run was cut short {results['cut']}"
+    return "the run has not come to it" if known.missing(results) else "it was not asked for"
+
+
+def of_round_trip(trip: dict[str, Any]) -> list[Line]:
+    hot = trip["0 ms"]
+    noise = estimated(hot["a_a"])
+    line = of_estimate("no-op round trip / the same through a C echo program", "back to back", "≤ 1.5", estimated(hot["ratio"]), noise=noise)
+    return [line if line.met else with_reason(line, why.of_round_trip(hot))]
+
+
+def of_deadlines(late: dict[str, Any]) -> list[Line]:
+    lines = []
+    for name, wanted in (("quiet", "≤ 1"), ("4 hogs", "≤ 10")):
+        found, floor = late[name]["p99"], late[name]["sleep_p99_us"]
+        because = f"a thread of the same process that only sleeps is itself {floor / 1000:.2f} ms late at its p99"
+        ms = stats.Estimate(found["value"] / 1000, found["low"] / 1000, found["high"] / 1000, found["n"])
+        lines += [with_reason(of_estimate("deadline overshoot seen in Python, p99", name, wanted, ms, "ms"), because)]
+        lines += [plain("early answers", name, "≤ 0", late[name]["early"])]
+    return lines
+
+
+def of_stuck(stuck: dict[str, Any]) -> list[Line]:
+    goal, where = "with 1,000 operations stuck on another device", "256 KiB, against none stuck"
+    if "1000" not in stuck:
+        return [Line(goal, where, "≥ 0.95", None, because="the short form stops at 100")]
+    found, still = stuck["1000"], stuck["0"]
+    lines = []
+    for what, name, wanted in (("rate", "throughput", "≥ 0.95"), ("p99", "p99", "≤ 1.2")):
+        line = of_estimate(f"{goal}: {name}", where, wanted, estimated(found[what]), noise=estimated(still[what]))
+        lines += [line if line.met else with_reason(line, f"CPU seconds per GB are {found['cpu']['value']:.2f} of those with none stuck")]
+    grown = {name: kib / 1024 for name, kib in found["grown_kib"].items()}
+    parts = ", ".join(f"{name.replace('_', ' ')} {mib:.1f}" for name, mib in grown.items())
+    where = "resident, page tables, kernel stacks"
+    return [*lines, plain(f"{goal}: extra memory", where, "≤ 25", sum(grown.values()), "MiB", f"of it {parts} MiB")]
+
+
+def of_start(start: dict[str, Any]) -> list[Line]:
+    noise = estimated(start["a_a"])
+    line = of_estimate("start to ready / an empty node script", "same environment", "≤ 1.2", estimated(start["ratio"]), noise=noise)
+    return [line if line.met else with_reason(line, why.of_start(start))]
+
+
+def of_idle(idle: dict[str, Any]) -> list[Line]:
+    woken = f"it wakes {idle['wake_ups_per_s']:.2f} times a second"
+    bare = f"a node that does nothing has {idle['bare_node_mib']:.1f} MiB here"
+    return [
+        plain("idle CPU", f"over {idle['idle_s']:.0f} s", "≤ 0.01", idle["idle_cpu_percent"], "%", woken),
+        plain("resident at ready, without arena", "the sidecar", "≤ 46", idle["ready_mib"], "MiB", bare),
+    ]
+
+
+def of_growth(growth: dict[str, Any]) -> list[Line]:
+    lines = []
+    for what, found in growth.items():
+        points = found["points"]
+        for op, ratio in found["grown"].items():
+            costs = [point[op] for point in points]
+            cheapest = points[costs.index(min(costs))]["n"]
+            because = f"it is {costs[-1]:.1f} µs a block, and {min(costs):.1f} µs at {cheapest:,.0f}"
+            where = f"{op} over {what}: {points[-1]['n']:,.0f} / {found['against']}"
+            line = of_estimate("cost per block does not grow", where, "≤ 1.2", estimated(ratio))
+            lines += [line if line.met else with_reason(line, because)]
+    return lines
+
+
+TABLE_GOALS: list[tuple[str, str, str, Callable[[dict[str, Any]], list[Line]]]] = [
+    ("round trip", "no-op round trip / the same through a C echo program", "≤ 1.5", of_round_trip),
+    ("deadline", "deadline overshoot seen in Python, p99", "≤ 1", of_deadlines),
+    ("stuck", "with 1,000 operations stuck on another device", "≥ 0.95", of_stuck),
+    ("start", "start to ready / an empty node script", "≤ 1.2", of_start),
+    ("idle", "idle CPU, resident at ready", "≤ 0.01", of_idle),
+    ("growth", "cost per block does not grow", "≤ 1.2", of_growth),
+]

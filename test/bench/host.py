@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import platform
@@ -72,13 +73,21 @@ def cpu_model() -> str:
     return platform.processor()
 
 
+def commit(checkout: Path) -> str:
+    """Which source this is: a run goes on only with the same. What a run itself writes does not count."""
+    git = ["git", "-C", str(checkout)]
+    changes = subprocess.run([*git, "diff", "HEAD", "--", ".", ":!test/bench/RESULTS.md"], capture_output=True, timeout=20, check=False).stdout
+    changed = f", with changes {hashlib.sha256(changes).hexdigest()[:8]}" if changes else ""
+    return said_by(*git, "rev-parse", "--short=10", "HEAD") + changed
+
+
 def conditions(checkout: Path) -> dict[str, Any]:
     package = json.loads(read(checkout / "package.json") or "{}")
     thp = Path("/sys/kernel/mm/transparent_hugepage")
     return {
         "began": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
         "kvlane": package.get("version", "?"),
-        "commit": said_by("git", "-C", str(checkout), "describe", "--always", "--dirty"),
+        "commit": commit(checkout),
         "cores": os.cpu_count(),
         "cpu": cpu_model(),
         "memory_mib": memory_mib("MemTotal"),
@@ -101,6 +110,12 @@ def busy_share(since: tuple[float, float]) -> float:
     """How busy all cores were since `cpu_times()`, 0 to 1, everybody included."""
     total, idle = (now - then for now, then in zip(cpu_times(), since, strict=True))
     return 1 - idle / total if total > 0 else 0.0
+
+
+def stolen_s() -> float:
+    """Seconds, over all cores, in which the hypervisor ran somebody else."""
+    words = read("/proc/stat").splitlines()[0].split()
+    return float(words[8]) / os.sysconf("SC_CLK_TCK") if len(words) > 8 else 0.0
 
 
 def cpu_times() -> tuple[float, float]:

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import subprocess
@@ -16,7 +17,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import host
+
 COMMAND_S = 60.0  # mkfs, mount, losetup
+PREFIX = "kvlane-bench-scratch-"
+MEMORY_KEPT_MIB = 2048  # what a file system in memory leaves to the arms and everybody else
 MEDIA = ("ram-ext4", "tmpfs", "disk")
 
 
@@ -34,17 +39,58 @@ def run(*command: str) -> str:
     return done.stdout.strip()
 
 
+def unmount(path: Path) -> None:
+    """At the latest it goes with its last user: a sidecar that was killed may take a moment to leave."""
+    try:
+        run("umount", str(path))
+    except RuntimeError:
+        run("umount", "--lazy", str(path))
+
+
+def room(what: str, wanted_mib: int, there_mib: int) -> None:
+    if there_mib < wanted_mib:
+        raise RuntimeError(f"{wanted_mib} MiB of {what} are wanted, {there_mib} MiB are free")
+
+
+@contextlib.contextmanager
+def scratch(where: Path) -> Iterator[Path]:
+    """A new folder that is gone afterwards. What a killed run left there is removed first; a lock on the folder says who lives."""
+    remove_abandoned(where)
+    path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=where))
+    lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+        os.close(lock)
+
+
+def remove_abandoned(where: Path) -> None:
+    for path in where.glob(f"{PREFIX}????????"):
+        try:
+            lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(lock).st_uid == os.geteuid():
+                shutil.rmtree(path, ignore_errors=True)
+        except BlockingIOError:
+            pass  # of a run that is under way
+        finally:
+            os.close(lock)
+
+
 @contextlib.contextmanager
 def tmpfs(size_mib: int) -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix="kvlane-bench-"))
-    try:
+    room("memory", size_mib + MEMORY_KEPT_MIB, host.memory_mib("MemAvailable"))
+    with scratch(Path(tempfile.gettempdir())) as path:
         run("mount", "-t", "tmpfs", "-o", f"size={size_mib}m,mode=700", "kvlane-bench", str(path))
         try:
             yield path
         finally:
-            run("umount", str(path))
-    finally:
-        path.rmdir()
+            unmount(path)
 
 
 @contextlib.contextmanager
@@ -53,29 +99,24 @@ def ram_ext4(size_mib: int, inodes: int = 0) -> Iterator[Path]:
         image, path = below / "image", below / "fs"
         path.mkdir()
         with image.open("wb") as file:
-            file.truncate(size_mib << 20)
+            # its memory is there from the beginning: else the arm that writes new blocks first would pay for it
+            os.posix_fallocate(file.fileno(), 0, size_mib << 20)
         # no lazy initialisation: the kernel would go on writing under the measurement
         few = ["-N", str(inodes)] if inodes else []
         run("mkfs.ext4", "-q", "-F", "-m", "0", *few, "-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard", str(image))
-        device = run("losetup", "--find", "--show", "--direct-io=on", str(image))
         try:
+            device = run("losetup", "--find", "--show", "--direct-io=on", str(image))
+            if host.read(f"/sys/block/{Path(device).name}/loop/dio") != "1":
+                raise RuntimeError(f"{device} does not do direct IO: its figures would be those of the page cache")
             run("mount", "-o", "noatime", device, str(path))
         finally:
             # From here on the device goes with its last user: with the mount, or with this namespace if we are killed.
-            run("losetup", "--detach", device)
+            for line in run("losetup", "--noheadings", "--output", "NAME", "--associated", str(image)).split():
+                run("losetup", "--detach", line)
         try:
             yield path
         finally:
-            run("umount", str(path))
-
-
-@contextlib.contextmanager
-def folder(where: Path) -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix="kvlane-bench-", dir=where))
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
+            unmount(path)
 
 
 @contextlib.contextmanager
@@ -84,7 +125,8 @@ def medium(name: str, size_mib: int, disk: Path, inodes: int = 0) -> Iterator[Me
         fs, source, options = (run("findmnt", "-n", "-o", word, "--target", str(disk)) for word in ("FSTYPE", "SOURCE", "OPTIONS"))
         if fs == "tmpfs":
             raise RuntimeError(f"{disk} is a tmpfs: --disk names a folder on a disk")
-        with folder(disk) as path:
+        room(f"space in {disk}", size_mib, shutil.disk_usage(disk).free >> 20)
+        with scratch(disk) as path:
             yield Medium(name, path, f"{fs} on {source} ({options})")
     elif name == "tmpfs":
         with tmpfs(size_mib) as path:
@@ -94,15 +136,3 @@ def medium(name: str, size_mib: int, disk: Path, inodes: int = 0) -> Iterator[Me
             yield Medium(name, path, f"ext4 (noatime) on a loop device with direct IO, image in tmpfs, {size_mib} MiB")
     else:
         raise ValueError(f"no medium {name!r}; there are {', '.join(MEDIA)}")
-
-
-def direct_io(path: Path) -> bool:
-    """Whether files there can be opened with O_DIRECT."""
-    probe = path / "direct-io"
-    try:
-        os.close(os.open(probe, os.O_RDWR | os.O_CREAT | os.O_DIRECT, 0o600))
-        return True
-    except OSError:
-        return False
-    finally:
-        probe.unlink(missing_ok=True)

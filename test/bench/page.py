@@ -121,7 +121,7 @@ def body(results: dict[str, Any]) -> list[str]:
     for name, found in results["tables"].items():
         parts += [f"<h2>{html.escape(name)}</h2>", table([name, ""], [[key, report.shown(value)] for key, value in found.items()])]
         if name == "growth":
-            parts += [growth(what, points) for what, points in found.items() if isinstance(points, list)]
+            parts += [growth(what, of_it["points"]) for what, of_it in found.items() if "failed" not in found]
     return parts
 
 

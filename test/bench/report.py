@@ -12,11 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import goals
+import plan
 import summary
+import why
 from arms import ARMS, PEERS_PYTHON
+from results import missing
 from stage import HERE
 
 PAGE_S_MAX = 120.0  # some dozens of plots
+NOT_ASKED = "no table of this run asked for it"
 PEERS = ("nixl-aio", "nixl-uring", "lmcache-fs", "lmcache-disk")
 
 
@@ -25,11 +29,18 @@ def number(value: float) -> str:
 
 
 def goal_rows(results: dict[str, Any]) -> list[list[str]]:
+    """Only a full run is judged: the others are too short for that."""
     rows = []
     for line in goals.all_lines(results):
-        interval = f"{number(line.low)} to {number(line.high)}" if line.low != line.high else ""
-        verdict = "met" if line.met else "**not met**"
-        rows.append([line.goal, line.where, f"{line.wanted} {line.unit}", number(line.value), interval, line.noise, verdict])
+        value = number(line.value) if line.value is not None else ""
+        interval = f"{number(line.low)} to {number(line.high)}" if line.low is not None and line.high is not None else ""
+        noise = f"{number(line.noise.low)} to {number(line.noise.high)}" if line.noise else ""
+        verdict = line.verdict
+        if results["form"] != "full" and line.value is not None:
+            verdict = "not judged"
+        elif not line.met:
+            verdict = f"**{verdict}**"
+        rows.append([line.goal, line.where, f"{line.wanted} {line.unit}".strip(), value, interval, str(line.pairs or ""), noise, verdict])
     return rows
 
 
@@ -37,11 +48,12 @@ def peer_rows(results: dict[str, Any]) -> list[list[str]]:
     rows = []
     for name in PEERS:
         facts: dict[str, Any] = {}
-        why = "no table of this run asked for it"
+        error = NOT_ASKED
         for cell in results["cells"].values():
             facts = cell["arms"].get(name, {}).get("facts", facts)
-            why = cell["failed"].get(name, why)
-        rows.append([name, ARMS[name].about, f"run, version {facts['version']}" if facts else f"failed: {why}"])
+            error = cell["failed"].get(name, error)
+        ran = f"run, version {facts['version']}" if facts else f"failed: {error}"
+        rows.append([name, ARMS[name].about, f"{ran}; but elsewhere: {error}" if facts and error != NOT_ASKED else ran])
     return rows
 
 
@@ -67,36 +79,60 @@ def cell_rows(cell: dict[str, Any]) -> list[list[str]]:
 
 
 CELL_HEAD = ["arm", "GB/s", "blocks/s", "kvlane / it (95 %)", "CPU s/GB", "task p50 µs", "task p99 µs"]
-GOAL_HEAD = ["goal", "where", "wanted", "measured", "95 %", "A/A", ""]
+GOAL_HEAD = ["goal", "where", "wanted", "measured", "95 %", "pairs", "A/A", "judgement"]
 
 
 def markdown(head: list[str], rows: list[list[str]]) -> list[str]:
-    return ["| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows]]
+    whole = [head, ["---"] * len(head), *rows]
+    return ["| " + " | ".join(" ".join(word.split()).replace("|", "\\|") for word in row) + " |" for row in whole]
 
 
 def text_of(results: dict[str, Any]) -> str:
     c = results["conditions"]
-    state = "" if results.get("complete") else " **Not complete: the run was cut short.**"
+    absent = missing(results)
+    state = f" **Not complete: {len(absent)} of {len(results['planned'])} tables are missing.**" if absent else ""
     lines = ["# Results", "", f"Of `npm run bench -- --{results['form']}`, {c['began']}, written by report.py.{state}", "", "## Conditions", ""]
     lines += [f"- {name.replace('_', ' ')}: {value}" for name, value in c.items() if name != "load_average"]
     lines += [f"- {name}: {about}" for name, about in results.get("media", {}).items()]
     lines += [f"- parts: {len(results['parts'])}, load averages at their beginning {', '.join(p['load_average'][0] for p in results['parts'])}"]
-    lines += ["- both sides of a ratio on the same page size, said with each table; data made fresh, read and written with O_DIRECT", ""]
-    lines += ["## Goals", "", *markdown(GOAL_HEAD, goal_rows(results)), "", "## Peers", "", *markdown(["peer", "", ""], peer_rows(results)), ""]
+    lines += ["- both sides of a ratio on the same page size, said with each table; data made fresh, read and written with O_DIRECT"]
+    lines += [f"- {note}" for note in notes(results)] + [""]
+    lines += ["## Goals", "", JUDGEMENT[results["form"] == "full"], "", *markdown(GOAL_HEAD, goal_rows(results)), ""]
+    lines += ["## Peers", "", *markdown(["peer", "", ""], peer_rows(results)), ""]
     for cell in results["cells"].values():
         lines += [f"### {cell['name']}", ""]
         if cell["arms"]:
-            lines += [f"{cell['rounds']} rounds from {cell['began']}, all cores {cell['machine_busy']:.0%} busy", ""]
+            stolen = f", {cell['stolen_s']:.1f} s stolen by other guests" if cell["stolen_s"] >= 0.1 else ""
+            lines += [f"{cell['rounds']} rounds from {cell['began']}, all cores {cell['machine_busy']:.0%} busy{stolen}", ""]
             lines += markdown(CELL_HEAD, cell_rows(cell))
         for name, arm in cell["arms"].items():
-            if spent := arm.get("profile"):
-                parts = sorted(spent.items(), key=lambda part: -part[1])
-                shares = ", ".join(f"{thread} {seconds / sum(spent.values()):.0%}" for thread, seconds in parts)
-                lines += ["", f"CPU time of {name} by thread: {shares}"]
-        lines += ["", *(f"- {name}: failed: {why}" for name, why in cell["failed"].items()), ""]
+            if arm.get("profile"):
+                lines += ["", f"CPU time of {name}: {why.by_thread(cell, name)}"]
+        lines += ["", *(f"- {name}: failed: {' '.join(error.split())}" for name, error in cell["failed"].items()), ""]
+    if absent:
+        lines += ["### Not measured", "", *(f"- {name}" for name in absent), ""]
     for name, table in results["tables"].items():
         lines += [f"### {name}", "", *(f"- {key}: {shown(value)}" for key, value in table.items()), ""]
     return "\n".join(lines) + "\n"
+
+
+JUDGEMENT = (
+    "Not judged: a run of this form only shows that everything runs; its figures are of a few tenths of a second each.",
+    "A ratio is the median of those of the rounds, each of which is A,B,B,A; judged by that median. The 95 % are a bootstrap over the rounds. "
+    "A/A: the same for the product against itself. Judged on file systems with a device; tmpfs shows what the software costs per byte.",
+)
+
+
+def notes(results: dict[str, Any]) -> list[str]:
+    """What a reader must know to read the ratios rightly."""
+    found = ["fio's buffers are a few MiB and stay in the cache; the others go round their arena. On RAM media that flatters fio: see the floor"]
+    if results["conditions"].get("thp") == "always":
+        found.append("transparent huge pages are set to always, so that fio's and Node's small pages may be huge ones")
+    if (pages := results["conditions"].get("huge_pages", "huge")) != "huge":
+        found.append(f"no huge pages, so everybody is on small ones ({pages}): expect wide intervals")
+    if cut := results.get("cut"):
+        found.append(f"cut short {cut}")
+    return found
 
 
 def shown(value: Any) -> str:
@@ -113,9 +149,18 @@ def write_all(results: dict[str, Any], out: Path, form: str) -> None:
     text = text_of(results)
     (out / f"{form}.md").write_text(text)
     if form == "full":
-        (HERE / "RESULTS.md").write_text(text)
+        keep(results, text)
     print(text)
     page(out / f"{form}.json")
+
+
+def keep(results: dict[str, Any], text: str) -> None:
+    """RESULTS.md, once everything that is judged is there: a run that was cut before that does not replace a whole one."""
+    absent = [name for name in missing(results) if name in plan.names_for_goals()]
+    if absent:
+        print(f"bench: RESULTS.md stays as it was: {len(absent)} judged tables are missing, the first: {absent[0]}", file=sys.stderr)
+    else:
+        (HERE / "RESULTS.md").write_text(text)
 
 
 def page(path: Path) -> None:

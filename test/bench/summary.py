@@ -45,6 +45,16 @@ def ratio(cell: dict[str, Any], ours: str, theirs: str, what: str = "rate") -> s
     return stats.ratio([of(r) for r in a], [of(r) for r in b])
 
 
+def difference(cell: dict[str, Any], ours: str, theirs: str, units: int) -> stats.Estimate | None:
+    """How much longer the median task of `ours` took than that of `theirs` in the same round, in µs for each of its units."""
+    arms = cell["arms"]
+    if ours not in arms or theirs not in arms:
+        return None
+    rounds = zip(rounds_of(arms[ours]), rounds_of(arms[theirs]), strict=False)  # one may have failed on the way
+    both = [(a["task_us"], b["task_us"]) for a, b in rounds if a["task_us"] and b["task_us"]]
+    return stats.median([(stats.quantile(a, 0.5) - stats.quantile(b, 0.5)) / units for a, b in both]) if both else None
+
+
 def figures(cell: dict[str, Any], name: str) -> dict[str, float]:
     """Medians over the rounds, to be read beside each other; goals use ratios."""
     arm = cell["arms"][name]

@@ -9,23 +9,41 @@ from typing import Any
 import media
 import plain_sidecar
 import stats
+from arm_kvlane import cpu_clock
 from stage import HERE, Stage
 
 PAUSES_MS = (0, 1, 20)  # back to back; and after a sleep, which caches and cores pay for
 PINGS = 200
 PINGS_PAUSED = 25
+WARM = 2000  # compiled, caches filled
 LINE = b'{"id":1,"op":"ping"}\n'
 
 
-def trips(of: plain_sidecar.Program, pause_ms: int, n: int) -> list[float]:
-    took = []
-    for _ in range(n):
-        if pause_ms:
-            time.sleep(pause_ms / 1000)
-        began = time.perf_counter()
-        of.ask(LINE)
-        took.append((time.perf_counter() - began) * 1e6)
-    return took
+class Side:
+    """One program, and what was seen of it in each round: the median trip, all trips, and its CPU time for a trip."""
+
+    def __init__(self, program: plain_sidecar.Program) -> None:
+        self.program = program
+        self.clock = cpu_clock(program.process.pid)
+        self.rounds: list[float] = []
+        self.trips: list[float] = []
+        self.cpu_s = 0.0
+
+    def some(self, pause_ms: int, n: int) -> list[float]:
+        took = []
+        cpu = time.clock_gettime(self.clock)
+        for _ in range(n):
+            if pause_ms:
+                time.sleep(pause_ms / 1000)
+            began = time.perf_counter()
+            self.program.ask(LINE)
+            took.append((time.perf_counter() - began) * 1e6)
+        self.cpu_s += time.clock_gettime(self.clock) - cpu
+        return took
+
+    def keep(self, took: list[float]) -> None:
+        self.rounds.append(stats.quantile(took, 0.5))
+        self.trips += took
 
 
 def measure(stage: Stage) -> dict[str, Any]:
@@ -33,24 +51,31 @@ def measure(stage: Stage) -> dict[str, Any]:
     found = {}
     with contextlib.ExitStack() as stack:
         root = stack.enter_context(media.tmpfs(64))
-        ours = stack.enter_context(plain_sidecar.program(plain_sidecar.command(root), env))
-        ours.line()
-        echo = stack.enter_context(plain_sidecar.program([str(HERE / "build" / "echo")], env))
-        for of in (ours, echo):
-            trips(of, 0, 2000)  # compiled, caches filled
+        commands = [plain_sidecar.command(root), [str(HERE / "build" / "echo")], plain_sidecar.command(root)]
+        programs = [stack.enter_context(plain_sidecar.program(words, env)) for words in commands]
+        for number, program in enumerate(programs):
+            if commands[number] == commands[0]:
+                program.line()  # ready
+            Side(program).some(0, WARM)
         for pause_ms in PAUSES_MS:
             n = PINGS if pause_ms == 0 else PINGS_PAUSED
-            mine: list[list[float]] = []
-            other: list[list[float]] = []
-            for _ in range(stage.count(2, 16)):
-                a, b, c, d = (trips(of, pause_ms, n) for of in (ours, echo, echo, ours))
-                mine.append(a + d)
-                other.append(b + c)
+            sides = [Side(program) for program in programs]
+            for number in range(stage.count(2, 16)):
+                order = sides[number % 3 :] + sides[: number % 3]
+                took: dict[int, list[float]] = {}
+                for side in [*order, *reversed(order)]:
+                    took.setdefault(id(side), []).extend(side.some(pause_ms, n))
+                for side in sides:
+                    side.keep(took[id(side)])
+            ours, echo, again = sides
             found[f"{pause_ms} ms"] = {
-                "ratio": stats.ratio([stats.quantile(r, 0.5) for r in mine], [stats.quantile(r, 0.5) for r in other]).as_json(),
-                "p50_us": stats.quantile([us for r in mine for us in r], 0.5),
-                "p99_us": stats.quantile([us for r in mine for us in r], 0.99),
-                "echo_p50_us": stats.quantile([us for r in other for us in r], 0.5),
-                "echo_p99_us": stats.quantile([us for r in other for us in r], 0.99),
+                "ratio": stats.ratio(ours.rounds, echo.rounds).as_json(),
+                "a_a": stats.ratio(ours.rounds, again.rounds).as_json(),
+                "p50_us": stats.quantile(ours.trips, 0.5),
+                "p99_us": stats.quantile(ours.trips, 0.99),
+                "cpu_us": ours.cpu_s / len(ours.trips) * 1e6,
+                "echo_p50_us": stats.quantile(echo.trips, 0.5),
+                "echo_p99_us": stats.quantile(echo.trips, 0.99),
+                "echo_cpu_us": echo.cpu_s / len(echo.trips) * 1e6,
             }
     return found

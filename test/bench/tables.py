@@ -21,3 +21,13 @@ TABLES: dict[str, Callable[[Stage], dict[str, Any]]] = {
     "stuck": table_stuck.measure,
     "growth": table_growth.measure,
 }
+
+# How long each takes, full and short: for the plan that is printed.
+ESTIMATES_S: dict[str, tuple[float, float]] = {
+    "round trip": (40, 5),
+    "start": (15, 3),
+    "idle": (20, 5),
+    "deadline": (20, 8),
+    "stuck": (110, 14),
+    "growth": (220, 25),
+}

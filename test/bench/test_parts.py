@@ -1,4 +1,4 @@
-"""What turns measurements into claims: rounds, ratios of a cell, goals, fio's report, and the setting that must be put back."""
+"""The parts: rounds, fio's command and report, the plan, and the setting that must be put back."""
 
 from __future__ import annotations
 
@@ -8,59 +8,20 @@ from typing import Any
 
 import pytest
 
-import goals
 import host
-import report
 import summary
+from arms import ARMS
 from cell import MIB, Cell
 from fio import Fio, read_report
-from plan import full, short
+from main import HUGE_MIB
+from plan import for_a_goal, full, names_for_goals, short
 from worker import ArmFailed
 from worker_loop import Chooser
-
-
-def slices(gb_per_s: float, n: int = 8, cpu_s: float = 0.1, task_us: int = 1000) -> dict[str, Any]:
-    one = {"units": int(gb_per_s * 1000), "bytes": int(gb_per_s * 1e9), "seconds": 1.0, "cpu_s": cpu_s, "task_us": [task_us] * 10}
-    return {"facts": {"version": "1"}, "slices": [one] * n}
-
-
-def a_cell(**rates: float) -> dict[str, Any]:
-    arms = {name.replace("_", "-").replace("again", "kvlane~"): slices(rate) for name, rate in rates.items()}
-    about = {"name": "x", "table": "load", "medium": "disk", "op": "load", "block_bytes": MIB, "pages": "huge", "task_blocks": 64}
-    return {**about, "rounds": 4, "began": "", "machine_busy": 0.5, "arms": arms, "failed": {}}
-
-
-def results(*found: dict[str, Any]) -> dict[str, Any]:
-    conditions = {"began": "then", "load_average": ["0", "0", "0"]}
-    return {"form": "full", "conditions": conditions, "parts": [conditions], "cells": dict(enumerate(found)), "tables": {}}
 
 
 def test_a_round_is_two_slices_of_an_arm_added_up() -> None:
     arm = {"slices": [{"units": n, "bytes": n, "seconds": 1.0, "cpu_s": 0.5, "task_us": [n]} for n in (1, 3, 5, 7)]}
     assert [(r["units"], r["seconds"], r["task_us"]) for r in summary.rounds_of(arm)] == [(4, 2.0, [1, 3]), (12, 2.0, [5, 7])]
-
-
-def test_an_arm_that_did_not_run_gives_no_ratio() -> None:
-    assert summary.ratio(a_cell(kvlane=1.0), "kvlane", "floor") is None
-
-
-def test_a_goal_says_by_how_much_it_is_missed() -> None:
-    [line] = [x for x in goals.all_lines(results(a_cell(kvlane=1.9, fio_psync=2.0, again=1.9))) if x.goal.startswith("load / fio")]
-    assert line.value == pytest.approx(0.95)
-    assert (line.met, line.wanted) == (False, "≥ 0.97")
-    assert "restless" not in line.noise
-
-
-def test_the_report_names_what_failed_and_why() -> None:
-    cell = a_cell(kvlane=2.0, fio_psync=2.0) | {"failed": {"nixl-aio": "ImportError: no such thing"}}
-    text = report.text_of(results(cell))
-    assert "failed: ImportError: no such thing" in text
-    assert "| load / fio psync of the same depth | disk, 1 MiB, huge pages | ≥ 0.97" in text
-
-
-@pytest.mark.parametrize(("value", "wanted", "met"), [(0.97, "≥ 0.97", True), (1.3, "≤ 1.2", False), (1.0, "> 1", False), (0.9, "< 1", True)])
-def test_bounds(value: float, wanted: str, met: bool) -> None:
-    assert goals.holds(value, wanted) is met
 
 
 def fio_job(n: int) -> dict[str, Any]:
@@ -97,6 +58,42 @@ def test_no_key_is_under_way_twice() -> None:
     for cell in [*short(), *full()]:
         if cell.op in ("again", "new"):
             assert cell.count >= cell.tasks * cell.task_blocks, cell.name
+
+
+def test_the_full_plan_has_every_arm_and_the_short_one_too() -> None:
+    for cells in (short(), full()):
+        assert {arm.rstrip("~") for cell in cells for arm in cell.arms} == set(ARMS)
+
+
+def test_the_full_plan_has_what_was_agreed() -> None:
+    cells = full()
+    for op in ("load", "again", "new"):
+        for medium in ("disk", "ram-ext4", "tmpfs"):
+            sizes = {cell.block_bytes for cell in cells if cell.op == op and cell.medium == medium and cell.tasks == 2}
+            assert sizes >= {64 << 10, 256 << 10, MIB, 4 * MIB, 8 * MIB}, (op, medium)
+    assert {cell.tasks for cell in cells if cell.op == "load" and cell.block_bytes == MIB} >= {1, 2}
+    assert {cell.copies for cell in cells if cell.table == "sidecars"} == {1, 2, 4}
+    assert [cell.task_blocks for cell in cells if cell.op == "lookup"] == [4096, 4096]
+    assert all(cell.rounds >= 16 for cell in cells)
+
+
+def test_what_is_judged_comes_first_and_has_an_a_a_beside_it() -> None:
+    cells = full()
+    judged = [for_a_goal(cell) for cell in cells]
+    assert judged == sorted(judged, reverse=True)
+    assert all("kvlane~" in cell.arms for cell in cells if for_a_goal(cell))
+    assert set(names_for_goals()) >= {cell.name for cell in cells if for_a_goal(cell)}
+
+
+def test_every_arm_of_a_cell_gets_its_huge_pages() -> None:
+    for form, cells in (("short", short()), ("full", full())):
+        for cell in cells:
+            if cell.pages == "huge":
+                arenas = [a for a in cell.arms if not a.startswith(("fio", "kvlane-4k"))]
+                buffers = [4 if a == "fio-psync" else 16 for a in cell.arms if a.startswith("fio")]
+                each = cell.config(Path("/x"))["arena_bytes"] / MIB
+                wanted = cell.copies * len(arenas) * each + sum(n * max(cell.block_bytes / MIB, 2) for n in buffers)
+                assert wanted <= HUGE_MIB[form], cell.name
 
 
 def test_cells_have_names_of_their_own() -> None:

@@ -1,0 +1,70 @@
+"""Why a goal is missed, from what was profiled in the same rounds: whose threads used the CPU, how busy the cores were, and how
+much of the way the plain C++ programs get. Facts side by side; nothing here guesses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import stats
+import summary
+
+SHARE_MIN = 0.05  # of the CPU time: what is less is not named
+
+
+def of_cell(cell: dict[str, Any], ours: str, theirs: str, what: str) -> str:
+    parts = [spending(cell, ours, theirs), *([busy(cell, ours, theirs)] if what != "cpu" else []), floors(cell, ours, theirs, what)]
+    return "; ".join(filter(None, parts))
+
+
+def spending(cell: dict[str, Any], ours: str, theirs: str) -> str:
+    mine, other = summary.figures(cell, ours), summary.figures(cell, theirs)
+    unit = "CPU s per million names" if cell["op"] == "lookup" else "CPU s per GB"
+    return f"it takes {mine['cpu']:.3f} {unit} ({by_thread(cell, ours)}), {theirs} {other['cpu']:.3f}"
+
+
+def by_thread(cell: dict[str, Any], name: str) -> str:
+    """Of all its CPU time, by thread and side."""
+    spent = cell["arms"][name].get("profile") or {}
+    whole = sum(spent.values())
+    if whole <= 0:
+        return "no profile of it"
+    shares = sorted(((seconds / whole, thread) for thread, seconds in spent.items()), reverse=True)
+    return ", ".join(f"{thread} {share:.0%}" for share, thread in shares if share >= SHARE_MIN)
+
+
+def busy(cell: dict[str, Any], *names: str) -> str:
+    said = []
+    for name in names:
+        found = [s["busy"] for s in cell["arms"][name]["slices"] if s.get("busy") is not None]
+        if found:
+            said.append(f"{stats.quantile(found, 0.5):.0%} busy during {name}")
+    return f"the cores were {', '.join(said)}" if said else ""
+
+
+def floors(cell: dict[str, Any], ours: str, theirs: str, what: str) -> str:
+    """What the plain programs of the same cell reach of it: how much is the product's own, and how much is not."""
+    said = []
+    for name in cell["arms"]:
+        if name.startswith("floor") and name not in (ours, theirs) and (found := summary.ratio(cell, name, theirs, what)):
+            said.append(f"{name} {found.value:.2f}")
+    return f"beside {theirs} reach {', '.join(said)}" if said else ""
+
+
+def of_control(cell: dict[str, Any]) -> str:
+    mine = summary.figures(cell, "kvlane")
+    tasks = mine["rate"] / cell["task_blocks"]
+    cpu_us = mine["cpu"] * cell["block_bytes"] / 1e9 * 1e6
+    return f"a block takes {cpu_us:.1f} µs of CPU time in {tasks:,.0f} tasks a second: {by_thread(cell, 'kvlane')}; {busy(cell, 'kvlane')}"
+
+
+def of_round_trip(trip: dict[str, Any]) -> str:
+    return (
+        f"of {trip['p50_us']:.0f} µs the sidecar's process computes {trip['cpu_us']:.0f}; the echo's {trip['echo_p50_us']:.0f} µs "
+        f"hold {trip['echo_cpu_us']:.0f}"
+    )
+
+
+def of_start(start: dict[str, Any]) -> str:
+    ready, node = start["ready_ms"]["value"], start["node_ms"]["value"]
+    cpu, node_cpu = start["ready_cpu_ms"], start["node_cpu_ms"]
+    return f"of {ready:.1f} ms to ready, {cpu:.1f} are CPU time; an empty script takes {node:.1f} ms, {node_cpu:.1f} of them CPU time"
