@@ -187,13 +187,13 @@ def main() -> int:
         cut = str(signalled)
         results.known["cut"] = f"by {cut}"
     results.save()
-    write_all(results.known, o.out, o.form)
+    drawn = write_all(results.known, o.out, o.form)
     if cut:
         return 128 + int(signal.Signals[cut])
     broken = results.broken()
     for line in broken:
         say(f"bench: did not run: {line}")
-    return 1 if broken else 0
+    return 1 if broken or not drawn else 0
 
 
 if __name__ == "__main__":

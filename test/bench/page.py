@@ -1,4 +1,4 @@
-"""Results → one HTML file with its plots inside (SVG): python page.py RESULTS.json PAGE.html, in .venv-bench, which has matplotlib."""
+"""Results → one HTML file with its plots inside (SVG): python page.py PAGE.html <RESULTS.json, in .venv-bench, which has matplotlib."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ matplotlib.use("svg")
 matplotlib.rcParams["svg.fonttype"] = "none"  # text stays text: small, and found by a search
 from matplotlib import pyplot as plt  # noqa: E402
 
+import goals  # noqa: E402
 import report  # noqa: E402
 import summary  # noqa: E402
 
@@ -35,40 +36,46 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
 
 
-def drawn(draw: Callable[[Any], None], width: float, height: float) -> str:
-    figure, axes = plt.subplots(figsize=(width, height))
-    draw(axes)
-    figure.tight_layout()
+LEFT_INCHES, BELOW_INCHES = 1.6, 0.55  # set by hand: to have them computed takes as long as drawing
+
+
+def drawn(draw: Callable[[Any], None], width: float, height: float, left: float = LEFT_INCHES, right: float = 0.2) -> str:
+    figure = plt.figure(figsize=(width, height))
+    figure.subplots_adjust(left=left / width, right=1 - right / width, bottom=BELOW_INCHES / height, top=1 - 0.3 / height, wspace=0.08)
+    draw(figure)
     into = io.StringIO()
     figure.savefig(into, format="svg")
     plt.close(figure)
     return into.getvalue()[into.getvalue().index("<svg") :]
 
 
-def ratios(cell: dict[str, Any], what: str) -> str:
+def ratios(cell: dict[str, Any]) -> str:
     """kvlane over every other arm, with the interval; 1 is a line."""
-    found = [(name, summary.ratio(cell, "kvlane", name, what)) for name in cell["arms"] if name != "kvlane"]
-    rows = [(name, ratio) for name, ratio in found if ratio is not None]
-    if not rows:
+    names = [name for name in cell["arms"] if name != "kvlane" and summary.ratio(cell, "kvlane", name)]
+    if not names:
         return ""
 
-    def draw(axes: Any) -> None:
-        for y, (name, ratio) in enumerate(reversed(rows)):
-            color = "#888" if name.endswith("~") else "#1764ab"
-            axes.errorbar(ratio.value, y, xerr=[[ratio.value - ratio.low], [ratio.high - ratio.value]], fmt="o", color=color, capsize=3)
-        axes.set_yticks(range(len(rows)), [name for name, _ in reversed(rows)])
-        axes.axvline(1, color="#c33", linewidth=0.8)
-        better = "more is better" if what == "rate" else "less is better"
-        axes.set_xlabel(f"kvlane / it, {'throughput' if what == 'rate' else 'CPU seconds per GB'} ({better})")
+    def draw(figure: Any) -> None:
+        for place, (what, title) in enumerate((("rate", "throughput (more is better)"), ("cpu", "CPU seconds per GB (less is better)"))):
+            axes = figure.add_subplot(1, 2, place + 1)
+            for y, name in enumerate(reversed(names)):
+                if ratio := summary.ratio(cell, "kvlane", name, what):
+                    color = "#888" if name.endswith("~") else "#1764ab"
+                    error = [[ratio.value - ratio.low], [ratio.high - ratio.value]]
+                    axes.errorbar(ratio.value, y, xerr=error, fmt="o", color=color, capsize=3)
+            axes.set_yticks(range(len(names)), list(reversed(names)) if place == 0 else [""] * len(names))
+            axes.axvline(1, color="#c33", linewidth=0.8)
+            axes.set_xlabel(f"kvlane / it, {title}")
 
-    return drawn(draw, 5.4, 0.9 + 0.27 * len(rows))
+    return drawn(draw, 10.5, 0.95 + 0.27 * len(names))
 
 
 def over_sizes(cells: list[dict[str, Any]], title: str) -> str:
     """GB/s of each arm over the block size."""
     names = sorted({name for cell in cells for name in cell["arms"] if not name.endswith("~")})
 
-    def draw(axes: Any) -> None:
+    def draw(figure: Any) -> None:
+        axes = figure.add_subplot()
         for name in names:
             points = [(cell["block_bytes"] / 1024, summary.figures(cell, name)) for cell in cells if name in cell["arms"]]
             points = [(x, figures) for x, figures in points if figures]
@@ -82,11 +89,39 @@ def over_sizes(cells: list[dict[str, Any]], title: str) -> str:
         axes.set_title(title, fontsize=10)
         axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
 
-    return drawn(draw, 8.5, 3.6)
+    return drawn(draw, 8.5, 3.6, 0.7, 1.8)
+
+
+def overview(lines: list[goals.Line]) -> str:
+    """Each goal that has a bound above 0: how far on the good side of it, as a factor; 1 is the goal."""
+    rows = []
+    for line in lines:
+        bound = float(line.wanted.split()[1])
+        if line.value is None or bound == 0 or line.value <= 0:
+            continue
+        low, high = (line.value, line.value) if line.low is None or line.high is None else (line.low, line.high)
+        more = line.wanted[0] in "≥>"
+        better = [v / bound if more else bound / max(v, 1e-9) for v in ((line.value, low, high) if more else (line.value, high, low))]
+        rows.append((f"{line.goal} ({line.where})" if line.where else line.goal, line.met, better))
+    if not rows:
+        return ""
+
+    def draw(figure: Any) -> None:
+        axes = figure.add_subplot()
+        for y, (_, met, (value, low, high)) in enumerate(reversed(rows)):
+            left, right = max(value - low, 0), max(high - value, 0)
+            axes.errorbar(value, y, xerr=[[left], [right]], fmt="o", color="#1764ab" if met else "#c33", capsize=2, markersize=4)
+        axes.set_yticks(range(len(rows)), [name for name, _, _ in reversed(rows)], fontsize=7)
+        axes.axvline(1, color="#333", linewidth=0.8)
+        axes.set_xscale("log")
+        axes.set_xlabel("times better than the goal (left of 1: missed)")
+
+    return drawn(draw, 12, 0.95 + 0.19 * len(rows), 6.5)
 
 
 def growth(what: str, points: list[dict[str, float]]) -> str:
-    def draw(axes: Any) -> None:
+    def draw(figure: Any) -> None:
+        axes = figure.add_subplot()
         for name in points[0]:
             if name != "n":
                 axes.plot([p["n"] for p in points], [p[name] for p in points], marker="o", label=name)
@@ -96,15 +131,18 @@ def growth(what: str, points: list[dict[str, float]]) -> str:
         axes.set_ylabel("µs a block")
         axes.legend(fontsize=8)
 
-    return drawn(draw, 5.4, 3)
+    return drawn(draw, 5.4, 3, 0.8)
 
 
 def body(results: dict[str, Any]) -> list[str]:
     c = results["conditions"]
     parts = [f"<h1>kvlane: npm run bench --{html.escape(results['form'])}</h1>", table(["condition", ""], [[k, str(v)] for k, v in c.items()])]
     if results["form"] == "short":
-        parts.append("<p>The short form shows that everything runs. Its figures are of a few tenths of a second each: no judgement.</p>")
+        parts.append(f"<p>{html.escape(report.JUDGEMENT[0])}</p>")
+    parts += [f"<p>{html.escape(note)}</p>" for note in report.notes(results)]
     parts += ["<h2>Goals</h2>", table(report.GOAL_HEAD, report.goal_rows(results))]
+    if results["form"] == "full":
+        parts.append(overview(goals.all_lines(results)))
     parts += ["<h2>Peers</h2>", table(["peer", "", ""], report.peer_rows(results))]
     groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for cell in results["cells"].values():
@@ -116,7 +154,7 @@ def body(results: dict[str, Any]) -> list[str]:
             parts.append(over_sizes(cells, f"{op}, {medium}"))
         for cell in cells:
             parts.append(f"<details><summary>{html.escape(cell['name'])}</summary>{table(report.CELL_HEAD, report.cell_rows(cell))}")
-            parts += [ratios(cell, "rate"), ratios(cell, "cpu"), "</details>"]
+            parts += [ratios(cell), "</details>"]
             parts += [f"<p>{html.escape(arm)}: failed: {html.escape(why)}</p>" for arm, why in cell["failed"].items()]
     for name, found in results["tables"].items():
         parts += [f"<h2>{html.escape(name)}</h2>", table([name, ""], [[key, report.shown(value)] for key, value in found.items()])]
@@ -126,9 +164,9 @@ def body(results: dict[str, Any]) -> list[str]:
 
 
 def main() -> None:
-    results = json.loads(Path(sys.argv[1]).read_text())
+    results = json.load(sys.stdin)
     head = f"<!doctype html><html lang=en><meta charset=utf-8><title>kvlane bench</title><style>{STYLE}</style>"
-    Path(sys.argv[2]).write_text(f"{head}<body>{''.join(body(results))}</body></html>")
+    Path(sys.argv[1]).write_text(f"{head}<body>{''.join(body(results))}</body></html>")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,11 +16,11 @@ import goals
 import plan
 import summary
 import why
-from arms import ARMS, PEERS_PYTHON
+from arms import ARMS, CHECKOUT, PEERS_PYTHON
 from results import missing
 from stage import HERE
 
-PAGE_S_MAX = 120.0  # some dozens of plots
+PAGE_S_MAX = 300.0  # some two hundred plots
 NOT_ASKED = "no table of this run asked for it"
 PEERS = ("nixl-aio", "nixl-uring", "lmcache-fs", "lmcache-disk")
 
@@ -145,13 +146,14 @@ def shown(value: Any) -> str:
     return "; ".join(map(shown, value)) if isinstance(value, list) else str(value)
 
 
-def write_all(results: dict[str, Any], out: Path, form: str) -> None:
+def write_all(results: dict[str, Any], out: Path, form: str) -> bool:
+    """Text, RESULTS.md and page; false if there is no page."""
     text = text_of(results)
     (out / f"{form}.md").write_text(text)
     if form == "full":
         keep(results, text)
     print(text)
-    page(out / f"{form}.json")
+    return page(results, out / f"{form}.html")
 
 
 def keep(results: dict[str, Any], text: str) -> None:
@@ -163,16 +165,18 @@ def keep(results: dict[str, Any], text: str) -> None:
         (HERE / "RESULTS.md").write_text(text)
 
 
-def page(path: Path) -> None:
+def page(results: dict[str, Any], html: Path) -> bool:
     """Drawn by the venv that has matplotlib; without it there is everything but the page, and it says so."""
-    html = path.with_suffix(".html")
+    env = {**os.environ, "PYTHONPATH": str(CHECKOUT / "clients" / "python" / "src")}
     try:
-        command = [str(PEERS_PYTHON), str(HERE / "page.py"), str(path), str(html)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PAGE_S_MAX, check=False)
+        command = [str(PEERS_PYTHON), str(HERE / "page.py"), str(html)]
+        known = json.dumps(results)  # with the ratios that the text has computed
+        done = subprocess.run(command, input=known, capture_output=True, text=True, timeout=PAGE_S_MAX, check=False, env=env)
         said = done.stderr.strip().splitlines()[-1:] if done.returncode else []
     except (OSError, subprocess.TimeoutExpired) as error:
         said = [str(error)]
     print(f"bench: no page: {said[0]}" if said else f"bench: {html}", file=sys.stderr)
+    return not said
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def bootstrap(rounds: Sequence[T], statistic: Callable[[Sequence[T]], float], se
         raise ValueError("no rounds, so nothing to estimate")
     draw = random.Random(seed)
     n = len(rounds)
-    found = [statistic([rounds[draw.randrange(n)] for _ in range(n)]) for _ in range(RESAMPLES if n > 1 else 1)]
+    found = [statistic(draw.choices(rounds, k=n)) for _ in range(RESAMPLES if n > 1 else 1)]
     edge = (1 - CONFIDENCE) / 2
     return Estimate(statistic(rounds), quantile(found, edge), quantile(found, 1 - edge), n)
 
@@ -62,13 +62,34 @@ def ratio(ours: Sequence[float], theirs: Sequence[float], seed: int = 1) -> Esti
 
 def ratio_of_quantiles(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]], q: float) -> Estimate:
     """Ratio of quantiles over all rounds together: one round has too few for a p99. Rounds are still drawn in pairs."""
+    pairs = [(a, b) for a, b in zip(ours, theirs, strict=True) if a and b]
+    tops = list(zip(tops_of([a for a, _ in pairs], q), tops_of([b for _, b in pairs], q), strict=True))
 
-    def pooled(rounds: Sequence[tuple[Sequence[float], Sequence[float]]]) -> float:
-        mine = [value for pair in rounds for value in pair[0]]
-        other = [value for pair in rounds for value in pair[1]]
-        return quantile(mine, q) / quantile(other, q)
+    def pooled(rounds: Sequence[tuple[Top, Top]]) -> float:
+        return quantile_of_tops([mine for mine, _ in rounds], q) / quantile_of_tops([other for _, other in rounds], q)
 
-    return bootstrap([(a, b) for a, b in zip(ours, theirs, strict=True) if a and b], pooled)
+    return bootstrap(tops, pooled)
+
+
+Top = tuple[int, list[float]]  # how many values a round has, and the largest of them
+
+
+def tops_of(rounds: Sequence[Sequence[float]], q: float) -> list[Top]:
+    """Of each round only what can matter for the quantile of any drawing of so many rounds: else a bootstrap sorts for minutes."""
+    most = len(rounds) * max(map(len, rounds), default=0)
+    kept = math.ceil((1 - q) * most) + 2
+    return [(len(values), sorted(values)[-kept:]) for values in rounds]
+
+
+def quantile_of_tops(rounds: Sequence[Top], q: float) -> float:
+    """quantile() of all values together; those that were left out are all smaller than what is looked at."""
+    n = sum(count for count, _ in rounds)
+    ordered = sorted(value for _, values in rounds for value in values)
+    place = q * (n - 1)
+    below = int(place)
+    left_out = n - len(ordered)
+    low, high = ordered[below - left_out], ordered[min(below + 1, n - 1) - left_out]
+    return low + (high - low) * (place - below)
 
 
 def median(values: Sequence[float], seed: int = 1) -> Estimate:

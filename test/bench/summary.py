@@ -29,7 +29,17 @@ def cpu(round_: dict[str, Any]) -> float:
 
 
 def ratio(cell: dict[str, Any], ours: str, theirs: str, what: str = "rate") -> stats.Estimate | None:
-    """rate, cpu or p99 of `ours` over that of `theirs`, of the same rounds. None if either did not run."""
+    """rate, cpu or p99 of `ours` over that of `theirs`, of the same rounds. None if either did not run. Kept in the cell: it is asked for
+    by goals, tables and plots, and a bootstrap takes a while."""
+    known = cell.setdefault("ratios", {})
+    name = f"{what}: {ours} / {theirs}"
+    if name not in known:
+        found = computed(cell, ours, theirs, what)
+        known[name] = found and found.as_json()
+    return stats.Estimate(**known[name]) if known[name] else None
+
+
+def computed(cell: dict[str, Any], ours: str, theirs: str, what: str) -> stats.Estimate | None:
     arms = cell["arms"]
     if ours not in arms or theirs not in arms:
         return None

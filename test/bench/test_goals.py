@@ -81,6 +81,14 @@ def test_an_arm_that_failed_is_named_where_its_goal_is() -> None:
     assert line_of("load / fio", results(cell)).verdict == "not measured: fio-psync: no fio here"
 
 
+def test_a_goal_for_everywhere_is_judged_where_it_holds_least() -> None:
+    sizes = enumerate((1.0, 2.5, 1.5))
+    cells = [a_cell(kvlane=arm(2.0), threads=arm(theirs)) | {"name": f"{i}", "block_bytes": MIB << i} for i, theirs in sizes]
+    broken = a_cell(kvlane=arm(2.0)) | {"name": "broken", "failed": {"threads": "gone"}}
+    line = line_of("naive: load, throughput / threads", results(*cells, broken))
+    assert (line.value, line.where) == (0.8, "disk, 2 MiB, huge pages: the worst of 3, of which 2 meet it; 1 not measured")
+
+
 def test_tmpfs_is_shown_and_not_judged() -> None:
     cell = a_cell(kvlane=arm(1.0), fio_psync=arm(2.0)) | {"medium": "tmpfs"}
     assert line_of("load / fio", results(cell)).value is None

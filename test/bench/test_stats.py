@@ -78,6 +78,17 @@ def test_a_ratio_of_p99_pools_the_rounds() -> None:
     assert found.value == pytest.approx(0.5)
 
 
+def test_the_quantile_of_what_is_kept_is_that_of_all() -> None:
+    draw = random.Random(5)
+    rounds = [[draw.random() for _ in range(draw.randrange(5, 400))] for _ in range(16)]
+    for q in (0.5, 0.9, 0.99):
+        tops = stats.tops_of(rounds, q)
+        for _ in range(50):
+            places = draw.choices(range(16), k=16)
+            every = [value for place in places for value in rounds[place]]
+            assert stats.quantile_of_tops([tops[place] for place in places], q) == stats.quantile(every, q)
+
+
 def test_flat_cost_has_no_growth_and_linear_cost_has_growth_one() -> None:
     sizes = [1, 10, 100, 1000]
     assert stats.growth([(n, 3.0) for n in sizes]) == pytest.approx(0)
