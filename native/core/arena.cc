@@ -8,11 +8,12 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <optional>
+
+#include "clock.h"
 
 namespace kvlane {
 
@@ -20,12 +21,14 @@ namespace {
 
 // From Linux 6.3; older headers and kernels do without.
 constexpr unsigned memfd_noexec_seal = 0x0008U;
-constexpr int64_t bring_ms_max = 2'000;  // a fragmented machine searches long for each huge page; a start must not
+constexpr uint64_t bring_us_max = 2'000'000;  // a fragmented machine searches long for each huge page; a start must not
 constexpr uint64_t hugetlb_page_bytes_min = 1 << 20;  // below (arm64 has 64 KiB) transparent ones are better
 constexpr uint64_t hugetlb_page_bytes_usual = 2 << 20;
 constexpr int seals_wanted = F_SEAL_SHRINK | F_SEAL_GROW;
 
 std::string reason(int error) { return std::string(strerrordesc_np(error)) + " (" + strerrorname_np(error) + ")"; }
+
+uint64_t now_us() { return MonotonicClock().now_us(); }
 
 std::string in_bytes(uint64_t bytes) { return std::to_string(bytes) + " bytes"; }
 
@@ -46,26 +49,36 @@ void* map_aligned(uint64_t bytes, uint64_t align, int fd) {
 }
 
 // Asks for transparent huge pages and has the kernel bring them: it does so only where memory is touched.
-// By reading: somebody else may be writing to what he shares with us.
-void bring_huge_pages(const Region& region, uint64_t huge) {
-    if (madvise(region.memory, region.bytes, MADV_HUGEPAGE) != 0) return;
-    timespec begun{};
-    clock_gettime(CLOCK_MONOTONIC, &begun);
+// By reading: somebody else may be writing to what he shares with us. False: the time was over before all was touched.
+bool bring_huge_pages(const Region& region, uint64_t huge) {
+    if (madvise(region.memory, region.bytes, MADV_HUGEPAGE) != 0) return true;
+    const uint64_t until_us = now_us() + bring_us_max;
     for (uint64_t at = 0; at < region.bytes; at += huge) {
         static_cast<void>(*static_cast<volatile const std::byte*>(region.memory + at));
-        timespec now{};
-        clock_gettime(CLOCK_MONOTONIC, &now);
-        if ((now.tv_sec - begun.tv_sec) * 1000 + (now.tv_nsec - begun.tv_nsec) / 1'000'000 > bring_ms_max) return;
+        if (now_us() > until_us) return at + huge >= region.bytes;
     }
+    return true;
 }
 
 ArenaError hugetlb_error(uint64_t bytes, uint64_t page_bytes, int error) {
-    std::string available = "none";
+    const uint64_t needed = round_up(bytes, page_bytes) / page_bytes;
+    uint64_t available = 0;
     for (const HugetlbPool& pool : hugetlb_pools()) {
-        if (pool.page_bytes == page_bytes) available = std::to_string(pool.available);
+        if (pool.page_bytes == page_bytes) available = pool.available;
     }
-    return ArenaError{"ARENA_HUGE_PAGES", "arena of " + in_bytes(bytes) + ": it takes " + std::to_string(round_up(bytes, page_bytes) / page_bytes) +
-                                              " huge pages of " + in_bytes(page_bytes) + ", and " + available + " are available: " + reason(error)};
+    return ArenaError{"ARENA_HUGE_PAGES", "arena of " + in_bytes(bytes) + ": it takes " + std::to_string(needed) + " huge pages of " + in_bytes(page_bytes) +
+                                              ", and " + std::to_string(available) + " are available: " + reason(error) +
+                                              (available < needed ? "" : "; a control group (hugetlb.*.max) or a cpuset may keep them from this process")};
+}
+
+// Page by page, because a signal ends the call half-way. 0 or an errno.
+int take_pages(int fd, uint64_t bytes, uint64_t page_bytes) {
+    for (uint64_t at = 0; at < bytes; at += page_bytes) {
+        while (fallocate(fd, 0, static_cast<off_t>(at), static_cast<off_t>(page_bytes)) != 0) {
+            if (errno != EINTR) return errno;
+        }
+    }
+    return 0;
 }
 
 // Maps what has proved to be a memfd.
@@ -97,19 +110,20 @@ std::variant<Arena, ArenaError> map_memfd(int fd, HugePages wanted) {
     }
     arena.region = Region{static_cast<std::byte*>(memory), bytes};
     if (hugetlb) {
-        if (fallocate(fd, 0, 0, static_cast<off_t>(bytes)) != 0) {
-            const int error = errno;
+        if (const int error = take_pages(fd, bytes, arena.page_bytes); error != 0) {
             munmap(memory, bytes);
             return hugetlb_error(bytes, arena.page_bytes, error);
         }
         arena.huge_bytes = bytes;
         return arena;
     }
-    if (try_thp) {
-        bring_huge_pages(arena.region, thp);
-        arena.observe();
+    const bool all_touched = !try_thp || bring_huge_pages(arena.region, thp);
+    if (try_thp) arena.observe();
+    if (arena.backing == Arena::Backing::shmem && wanted != HugePages::off) {
+        arena.advice = all_touched ? huge_pages_advice(bytes, arena.huge_bytes)
+                                   : "the arena has " + std::to_string(arena.huge_bytes >> 20) + " of " + std::to_string(bytes >> 20) +
+                                         " MiB on huge pages; for more there was no time at the start, and it may get them as it is used: look at arena in stats";
     }
-    if (arena.backing == Arena::Backing::shmem && wanted != HugePages::off) arena.advice = huge_pages_advice(bytes, arena.huge_bytes);
     return arena;
 }
 
@@ -154,7 +168,7 @@ void let_go(Arena& arena) {
 }  // namespace
 
 void Arena::observe() {
-    if (backing == Backing::hugetlb) return;
+    if (backing == Backing::hugetlb || (huge_bytes > 0 && region.bytes - huge_bytes > look_small_bytes_max)) return;
     huge_bytes = std::min(thp_seen(region.memory, region.bytes).shared, region.bytes);
     backing = huge_bytes == region.bytes ? Backing::thp : Backing::shmem;
     page_bytes = backing == Backing::thp ? thp_bytes() : static_cast<uint64_t>(sysconf(_SC_PAGESIZE));

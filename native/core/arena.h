@@ -40,8 +40,10 @@ struct Arena {
     uint64_t huge_bytes = 0;
     std::string advice;  // what the host's administrator should run; empty where nothing is to be gained or wanted
 
-    // Transparent huge pages come and go: looks again, touches nothing.
+    // Transparent huge pages come and go: looks again, touches nothing. Not at an arena that has some and more than that on small
+    // ones: a look goes through every small page that is mapped, and who asks is the thread that answers all others.
     void observe();
+    static constexpr uint64_t look_small_bytes_max = 256 << 20;  // some 5 ms
 };
 
 struct ArenaError {

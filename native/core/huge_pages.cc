@@ -120,6 +120,9 @@ HugeBytes thp_seen(const std::byte* memory, uint64_t bytes) {
 
 std::string huge_pages_advice(uint64_t bytes, uint64_t huge_bytes) {
     const uint64_t thp = thp_bytes();
+    const std::string mib = std::to_string(huge_bytes >> 20) + " of " + std::to_string(bytes >> 20) + " MiB";
+    const std::string what = "the arena has " + mib + " on huge pages, the rest on small ones, which makes reads and writes slower; ";
+    if (huge_bytes > 0 && thp > 0 && huge_bytes == bytes / thp * thp) return what + "its size should be a multiple of " + std::to_string(thp) + " bytes";
     std::string commands;
     if (huge_bytes > 0 || shared_thp_allowed()) {
         // The host allows them and had too few: its memory is in pieces.
@@ -132,14 +135,16 @@ std::string huge_pages_advice(uint64_t bytes, uint64_t huge_bytes) {
     for (auto pool = pools.rbegin(); pool != pools.rend(); ++pool) {  // the smallest that is worth it
         if (pool->page_bytes < (1 << 20) || bytes < pool->page_bytes) continue;
         const uint64_t needed = round_up(bytes, pool->page_bytes) / pool->page_bytes;
-        const uint64_t missing = needed > pool->available ? needed - pool->available : 0;
-        const std::string command = "echo " + std::to_string(pool->pages + missing) + " | sudo tee " + hugetlb_path(pool->page_bytes) + "/nr_hugepages";
+        if (needed <= pool->available) {
+            // More of them would change nothing.
+            return what + "yet " + std::to_string(pool->available) + " huge pages of " + std::to_string(pool->page_bytes >> 10) +
+                   " KiB are free on the host: who made the arena did not ask for them, or a control group (hugetlb.*.max) or a cpuset kept them from it, or they have become free since: start again";
+        }
+        const std::string command = "echo " + std::to_string(pool->pages + needed - pool->available) + " | sudo tee " + hugetlb_path(pool->page_bytes) + "/nr_hugepages";
         commands = commands.empty() ? command : command + "  (or: " + commands + ")";
         break;
     }
-    if (commands.empty()) return "";
-    const std::string mib = std::to_string(huge_bytes >> 20) + " of " + std::to_string(bytes >> 20) + " MiB";
-    return "the arena has " + mib + " on huge pages, the rest on small ones, which makes reads and writes slower; on the host run  " + commands + "  and start again";
+    return commands.empty() ? "" : what + "on the host run  " + commands + "  and start again";
 }
 
 }  // namespace kvlane

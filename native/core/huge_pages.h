@@ -50,7 +50,7 @@ struct HugeBytes {
 };
 HugeBytes thp_seen(const std::byte* memory, uint64_t bytes);
 
-// One sentence with the command that gives an arena of so many bytes huge pages; empty where it is too small for one.
+// One sentence with what gives an arena of so many bytes huge pages, mostly a command; empty where it is too small for one.
 std::string huge_pages_advice(uint64_t bytes, uint64_t huge_bytes);
 
 }  // namespace kvlane

@@ -1,45 +1,37 @@
 // huge_pages.test.ts — what `ready` and the log say of the pages under an arena, and what is refused.
-import { readFileSync, writeFileSync } from 'node:fs';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
 import { expect, onTestFinished, test, type TestContext } from 'vitest';
 import type { ReadyEvent } from '../../protocol/messages.ts';
 import { freshDirectory, startSidecar, type Sidecar } from '../support/sidecar_process.ts';
 
 const POOL = '/sys/kernel/mm/hugepages/hugepages-2048kB';
 const SHMEM = '/sys/kernel/mm/transparent_hugepage/shmem_enabled';
+const KEEPER = join(import.meta.dirname, '../support/host_pages.sh');
 const MIB = 1024 * 1024;
 
 const read = (path: string): string => readFileSync(path, 'utf8').trim();
 const free = (): number => Number(read(`${POOL}/free_hugepages`)) - Number(read(`${POOL}/resv_hugepages`));
 
-/** Until the end of the test; where that is refused, the test is skipped. */
-function host(context: TestContext, path: string, word: string, otherwise = ''): void {
-  try {
-    const before = /\[(\w+)\]/.exec(read(path))?.[1] ?? otherwise;
-    writeFileSync(path, word);
-    onTestFinished(() => writeFileSync(path, before));
-  } catch (error) {
-    context.skip(`SKIPPED: the host's huge pages cannot be set here (root): ${(error as Error).message}`);
-  }
-}
-
-function poolOf(context: TestContext, pages: number): void {
-  const all = Number(read(`${POOL}/nr_hugepages`));
-  const over = Number(read(`${POOL}/surplus_hugepages`)); // go when their user does: not to be kept by putting the number back
-  host(context, `${POOL}/nr_hugepages`, String(all + pages - free()), String(all - over));
-  if (free() !== pages) context.skip(`SKIPPED: ${pages} free huge pages are wanted and ${free()} are to be had`);
-}
-
-/** With no transparent ones, and so many of the pool. */
-function pagesOf(context: TestContext, pages: number): void {
-  host(context, SHMEM, 'never');
-  poolOf(context, pages);
+/** Until the end of the test, or of this process, as test/support/host_pages.sh has it; where that is refused, the test is skipped. */
+async function host(context: TestContext, ...settings: string[]): Promise<void> {
+  const keeper = spawn('bash', [KEEPER, ...settings], { stdio: ['pipe', 'pipe', 'inherit'] });
+  onTestFinished(async () => {
+    keeper.stdin.end();
+    await once(keeper, 'close');
+  });
+  const [answer] = (await once(createInterface(keeper.stdout), 'line')) as [string];
+  if (answer !== 'ready') context.skip(`SKIPPED: ${answer}`);
 }
 
 const start = (...args: string[]): Sidecar => startSidecar({ args: ['--mount', `kv0=${freshDirectory()}`, '--create', '--arena-mib', '8', ...args] });
 const arenaOf = async (sidecar: Sidecar): Promise<ReadyEvent['arena']> => (await sidecar.ready()).arena;
 
 test('an arena on small pages is said to be so, once, with the command that would give it huge ones', async (context) => {
-  pagesOf(context, 0);
+  await host(context, 'pool=0', 'shmem=never');
   const sidecar = start('--huge-pages', 'auto');
   const arena = await arenaOf(sidecar);
   expect(arena).toMatchObject({ backing: 'shmem', page_bytes: 4096, huge_bytes: 0, bytes: 8 * MIB });
@@ -63,7 +55,7 @@ test('who does not want huge pages hears nothing of them', async () => {
 });
 
 test('an arena of our own lies on the hugetlb pool where there is one, and says so', async (context) => {
-  poolOf(context, 4);
+  await host(context, 'pool=4');
   const sidecar = start('--huge-pages', 'auto');
   const arena = await arenaOf(sidecar);
   expect(arena).toMatchObject({ backing: 'hugetlb', page_bytes: 2 * MIB, huge_bytes: 8 * MIB, bytes: 8 * MIB, slots: 8 });
@@ -78,7 +70,7 @@ test('an arena of our own lies on the hugetlb pool where there is one, and says 
 });
 
 test.for(['require', 'hugetlb', 'thp'])('--huge-pages %s where there are none: nothing is started, and a sentence says why and what to run', async (how, context) => {
-  pagesOf(context, 0);
+  await host(context, 'pool=0', 'shmem=never');
   const sidecar = start('--huge-pages', how);
   expect(await sidecar.exited).toEqual({ code: 2, signal: null });
   expect(sidecar.stderr()).toContain('huge pages were required, and there are too few');

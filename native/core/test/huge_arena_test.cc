@@ -1,8 +1,13 @@
 // huge_arena_test.cc — which pages an arena gets, what is said of them, and what happens when there are too few.
 #include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
+
+#include <atomic>
+#include <thread>
 
 #include "arena.h"
 #include "huge_pool.h"
@@ -52,8 +57,8 @@ TEST("off is small pages, and nothing is advised") {
 }
 
 TEST("madvise that has no effect is reported as small pages, with the command that would help") {
-    SharedThp never("never");
-    if (never.refused()) return;
+    HostPages host("pool=0 shmem=never");
+    if (host.refused()) return;
     Memfd memfd(4 * mib, 0);
     void* const theirs = mmap(nullptr, 4 * mib, PROT_READ | PROT_WRITE, MAP_SHARED, memfd.fd, 0);
     CHECK_EQUAL(madvise(theirs, 4 * mib, MADV_HUGEPAGE), 0);  // the trap: it succeeds
@@ -73,8 +78,8 @@ TEST("an arena too small for a huge page is not talked about") {
 }
 
 TEST("shared memory gets transparent huge pages where the host allows it, and says so by the page tables") {
-    SharedThp advise("advise");
-    if (advise.refused()) return;
+    HostPages host("pool=0 shmem=advise");
+    if (host.refused()) return;
     Made it(7 * mib, HugePages::thp);
     if (!it.works()) {
         skipped("this machine's memory is too fragmented for transparent huge pages: " + it.error().message);
@@ -95,32 +100,44 @@ TEST("shared memory gets transparent huge pages where the host allows it, and sa
     munmap(other.region.memory, other.region.bytes);
 }
 
+TEST("who asks again what a large arena lies on is not kept waiting while all its small pages are gone through") {
+    void* const room = mmap(nullptr, 300 * mib, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    Arena arena;
+    arena.region = Region{static_cast<std::byte*>(room), 300 * mib};
+    arena.huge_bytes = 8 * mib;
+    arena.observe();
+    CHECK_EQUAL(arena.huge_bytes, 8 * mib);  // as before: nobody looked
+    arena.huge_bytes = 44 * mib;
+    arena.observe();
+    CHECK_EQUAL(arena.huge_bytes, 0U);  // it never had one
+    munmap(room, 300 * mib);
+}
+
 TEST("the hugetlb pool is taken whole and counted, and given back with the arena") {
-    HugePool pool(4);
-    if (pool.missing()) return;
-    const uint64_t before = HugePool::available();
+    HostPages host("pool=4");
+    if (host.refused()) return;
+    const uint64_t before = HostPages::available();
     {
         Made it(5 * mib, HugePages::automatic);
         CHECK(it.works());
         CHECK(it.arena().backing == Arena::Backing::hugetlb && it.arena().page_bytes == 2 * mib && it.arena().advice.empty());
         CHECK_EQUAL(it.arena().region.bytes, 6 * mib);
         CHECK_EQUAL(it.arena().huge_bytes, 6 * mib);
-        CHECK_EQUAL(HugePool::available(), before - 3);
+        CHECK_EQUAL(HostPages::available(), before - 3);
         memset(it.arena().region.memory, 7, it.arena().region.bytes);
         // The other process's mapping of it takes no more.
         auto again = adopt_arena(it.arena().fd);
         CHECK(std::holds_alternative<Arena>(again) && std::get<Arena>(again).backing == Arena::Backing::hugetlb);
         CHECK(std::get<Arena>(again).region.memory[5 * mib] == std::byte{7});
-        CHECK_EQUAL(HugePool::available(), before - 3);
+        CHECK_EQUAL(HostPages::available(), before - 3);
         munmap(std::get<Arena>(again).region.memory, 6 * mib);
     }
-    CHECK_EQUAL(HugePool::available(), before);
+    CHECK_EQUAL(HostPages::available(), before);
 }
 
 TEST("with the pool used up auto goes on with what there is, and who insists is told the numbers and the command") {
-    SharedThp never("never");
-    HugePool pool(2);
-    if (never.refused() || pool.missing() || !pool.exact()) return;
+    HostPages host("pool=2 shmem=never");
+    if (host.refused()) return;
     Made first(4 * mib, HugePages::hugetlb);
     CHECK(first.works());
     Made second(4 * mib, HugePages::automatic);
@@ -135,9 +152,48 @@ TEST("with the pool used up auto goes on with what there is, and who insists is 
     }
 }
 
+TEST("free huge pages that an arena was made without are told of, not more of them asked for; and so is a size that ends in half a page") {
+    HostPages host("pool=4 shmem=advise");
+    if (host.refused()) return;
+    Memfd small(4 * mib, 0);
+    auto made = adopt_arena(small.fd, HugePages::off);
+    CHECK(std::get<Arena>(made).advice.empty());
+    munmap(std::get<Arena>(made).region.memory, 4 * mib);
+    const std::string advice = huge_pages_advice(4 * mib, 0);
+    CHECK(says(advice, "yet 4 huge pages of 2048 KiB are free on the host") && says(advice, "hugetlb.*.max") && !says(advice, "nr_hugepages"));
+    CHECK(says(huge_pages_advice(10 * mib, 0), "echo 5 | sudo tee /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"));
+    Memfd uneven(5 * mib, 0);
+    made = adopt_arena(uneven.fd);
+    const Arena& arena = std::get<Arena>(made);
+    CHECK(arena.backing == Arena::Backing::shmem && arena.huge_bytes == 4 * mib);
+    CHECK(says(arena.advice, "its size should be a multiple of 2097152 bytes"));
+    munmap(arena.region.memory, arena.region.bytes);
+}
+
+TEST("signals that come while the pool's pages are taken cost none of them") {
+    HostPages host("pool=8");
+    if (host.refused()) return;
+    struct sigaction before {};
+    struct sigaction nothing {};
+    nothing.sa_handler = [](int) {};
+    sigaction(SIGUSR1, &nothing, &before);
+    const pthread_t self = pthread_self();
+    std::atomic<bool> over = false;
+    std::thread bothers([&] {
+        while (!over) pthread_kill(self, SIGUSR1);
+    });
+    for (int i = 0; i < 20; i++) {
+        Made it(16 * mib, HugePages::hugetlb);
+        CHECK(it.works());
+    }
+    over = true;
+    bothers.join();
+    sigaction(SIGUSR1, &before, nullptr);
+}
+
 TEST("a client's hugetlb memfd that cannot be used is refused in clear words") {
-    HugePool pool(2);
-    if (pool.missing() || !pool.exact()) return;
+    HostPages host("pool=2");
+    if (host.refused()) return;
     Memfd empty(0, huge_2mib);
     auto made = adopt_arena(empty.fd);
     CHECK(std::holds_alternative<ArenaError>(made) && std::string(std::get<ArenaError>(made).code) == "ARENA_SIZE");
@@ -152,8 +208,8 @@ TEST("a client's hugetlb memfd that cannot be used is refused in clear words") {
 }
 
 TEST("the seal against writing tells of huge pages, too, whether somebody has them mapped") {
-    HugePool pool(2);
-    if (pool.missing()) return;
+    HostPages host("pool=2");
+    if (host.refused()) return;
     Memfd memfd(4 * mib, huge_2mib);
     auto made = adopt_arena(memfd.fd);
     memset(std::get<Arena>(made).region.memory, 1, 4 * mib);

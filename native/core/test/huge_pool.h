@@ -1,66 +1,52 @@
-// huge_pool.h — for tests that want the host to have huge pages: asks for them as root, and puts the host's settings back.
+// huge_pool.h — for tests that want the host to have huge pages, or none: test/support/host_pages.sh sets it so as root,
+// and puts everything back even when the tests are killed.
 //
-// Where that is refused the test says SKIPPED and why, and goes on to nothing.
+// Where that is refused the test counts as skipped, and says why.
 #pragma once
 
-#include <stdio.h>
-#include <stdlib.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
-#include <iostream>
 #include <string>
 
 #include "../huge_pages.h"
+#include "test.h"
 
 namespace kvlane::test {
 
-class HostSetting {
+class HostPages {
   public:
-    explicit HostSetting(std::string path) : path_(std::move(path)), before_(read()) {}
-    HostSetting(std::string path, std::string before) : path_(std::move(path)), before_(std::move(before)) {}
-    HostSetting(const HostSetting&) = delete;
-    HostSetting& operator=(const HostSetting&) = delete;
-    ~HostSetting() {
-        if (!before_.empty()) write(before_);
+    // "pool=4 shmem=never": exactly 4 free pages of 2 MiB, and no transparent ones for shared memory.
+    explicit HostPages(const char* settings) {
+        int to[2] = {-1, -1};
+        int from[2] = {-1, -1};
+        if (pipe2(to, O_CLOEXEC) != 0 || pipe2(from, O_CLOEXEC) != 0) return;
+        const std::string command = "exec bash " + script() + " " + settings;
+        const char* const words[] = {"bash", "-c", command.c_str(), nullptr};
+        posix_spawn_file_actions_t actions;
+        posix_spawn_file_actions_init(&actions);
+        posix_spawn_file_actions_adddup2(&actions, to[0], 0);
+        posix_spawn_file_actions_adddup2(&actions, from[1], 1);
+        if (posix_spawnp(&keeper_, "bash", &actions, nullptr, const_cast<char* const*>(words), environ) != 0) keeper_ = -1;
+        posix_spawn_file_actions_destroy(&actions);
+        close(to[0]);
+        close(from[1]);
+        until_ = to[1];
+        char byte = 0;
+        while (read(from[0], &byte, 1) == 1 && byte != '\n') answer_ += byte;
+        close(from[0]);
     }
-
-    std::string read() const {
-        char text[128] = "";
-        FILE* const file = fopen(path_.c_str(), "re");
-        if (file == nullptr) return "";
-        if (fgets(text, sizeof text, file) == nullptr) text[0] = '\0';
-        fclose(file);
-        const std::string line = text;
-        const size_t open = line.find('[');
-        return open == std::string::npos ? line.substr(0, line.find('\n')) : line.substr(open + 1, line.find(']') - open - 1);
+    HostPages(const HostPages&) = delete;
+    HostPages& operator=(const HostPages&) = delete;
+    ~HostPages() {
+        close(until_);
+        if (keeper_ > 0) waitpid(keeper_, nullptr, 0);
     }
-    bool write(const std::string& word) const {
-        FILE* const file = fopen(path_.c_str(), "we");
-        if (file == nullptr) return false;
-        const bool put = fputs(word.c_str(), file) >= 0;
-        return fclose(file) == 0 && put;
-    }
+    bool refused() const { return answer_ != "ready" && skipped(answer_.empty() ? "bash " + script() + " says nothing" : answer_); }
 
-  private:
-    const std::string path_;
-    const std::string before_;
-};
-
-inline bool skipped(const std::string& why) {
-    std::cout << "SKIPPED: " << why << std::endl;
-    return true;
-}
-
-// So many pages of 2 MiB that are free and promised to nobody. `missing()`: there are not; the test is skipped.
-class HugePool {
-  public:
-    explicit HugePool(unsigned pages) {
-        const uint64_t have = available();
-        if (have < pages) setting_.write(std::to_string(strtoull(setting_.read().c_str(), nullptr, 10) + pages - have));
-        missing_ = available() < pages;
-        exact_ = available() == pages;
-    }
-    bool missing() const { return missing_ && skipped("no huge pages can be set aside here (root, and memory in large pieces)"); }
-    bool exact() const { return exact_; }  // false: the host has more of them, and they cannot be used up
     static uint64_t available() {
         for (const HugetlbPool& pool : hugetlb_pools()) {
             if (pool.page_bytes == 2 << 20) return pool.available;
@@ -69,29 +55,17 @@ class HugePool {
     }
 
   private:
-    static constexpr const char* directory = "/sys/kernel/mm/hugepages/hugepages-2048kB";
-    // Without pages over the number, which go when their user does: they are not to be kept by putting it back.
-    static std::string set_aside() {
-        const auto of = [](const char* name) { return strtoll(HostSetting(std::string(directory) + name, "").read().c_str(), nullptr, 10); };
-        return std::to_string(of("/nr_hugepages") - of("/surplus_hugepages"));
+    // From native/build/VARIANT/core_test.
+    static std::string script() {
+        char self[PATH_MAX] = "";
+        if (readlink("/proc/self/exe", self, sizeof self - 1) < 0) return "";
+        std::string path = self;
+        for (int up = 0; up < 4; up++) path.erase(path.rfind('/'));
+        return path + "/test/support/host_pages.sh";
     }
-    HostSetting setting_{std::string(directory) + "/nr_hugepages", set_aside()};
-    bool missing_ = true;
-    bool exact_ = false;
-};
-
-// Shared memory that asks for transparent huge pages may have them, or may not.
-class SharedThp {
-  public:
-    explicit SharedThp(const char* word) {
-        setting_.write(word);
-        refused_ = setting_.read() != word || thp_bytes() == 0;
-    }
-    bool refused() const { return refused_ && skipped("the host's policy for shared huge pages cannot be set here (root)"); }
-
-  private:
-    HostSetting setting_{"/sys/kernel/mm/transparent_hugepage/shmem_enabled"};
-    bool refused_ = true;
+    pid_t keeper_ = -1;
+    int until_ = -1;
+    std::string answer_;
 };
 
 }  // namespace kvlane::test

@@ -23,6 +23,9 @@ struct Registration {
 
 void fail(const char* file, int line, const std::string& what);
 
+// This test cannot be made here: said aloud, and counted. True, for `if (no_such_thing && skipped("…")) return;`
+bool skipped(const std::string& why);
+
 // Waits for `what` to become true, 5 s at most; a test never waits for time as such.
 bool eventually(const std::function<bool()>& what);
 
