@@ -1,18 +1,29 @@
 #include "bounce.h"
 
 #include <sys/mman.h>
+#include <sys/resource.h>
 
 #include <cstring>
 #include <optional>
 #include <utility>
 
 #include "huge_pages.h"
+#include "lane_context.h"
 
 namespace kvlane {
 
 namespace {
 
-// On huge pages as the page tables have it, or empty.
+// Of this thread, until now. What a sanitizer does beside a write must not count.
+long page_faults() {
+    rusage used{};
+    getrusage(RUSAGE_THREAD, &used);
+    return used.ru_minflt + used.ru_majflt;
+}
+__attribute__((no_sanitize("thread", "address"))) void touch(std::byte* at) { *static_cast<volatile std::byte*>(at) = std::byte{0}; }
+
+// On huge pages, or empty. It is known by the faults, one for each: smaps would tell, too, but goes through the page
+// tables of everything on the way, 20 ms for each GiB of an arena on small pages, and holds up whoever maps memory.
 Region make_buffer(uint64_t size, uint64_t huge) {
     void* const room = mmap(nullptr, size + huge, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (room == MAP_FAILED) return {};
@@ -20,9 +31,14 @@ Region make_buffer(uint64_t size, uint64_t huge) {
     std::byte* const memory = begin + (huge - reinterpret_cast<uintptr_t>(room) % huge) % huge;
     if (memory > begin) munmap(begin, static_cast<size_t>(memory - begin));
     munmap(memory + size, static_cast<size_t>(begin + huge - memory));
-    madvise(memory, size, MADV_HUGEPAGE);
-    for (uint64_t at = 0; at < size; at += huge) memory[at] = std::byte{0};
-    if (thp_seen(memory, size).anonymous >= size) return Region{memory, size};
+    bool on_huge_pages = madvise(memory, size, MADV_HUGEPAGE) == 0;
+    for (uint64_t at = 0; on_huge_pages && at < size; at += huge) {
+        touch(memory + at);
+        const long before = page_faults();
+        touch(memory + at + huge - page_bytes);
+        on_huge_pages = page_faults() == before;
+    }
+    if (on_huge_pages) return Region{memory, size};
     munmap(memory, size);
     return {};
 }
@@ -30,17 +46,19 @@ Region make_buffer(uint64_t size, uint64_t huge) {
 // Inside, everything is as without: only `memory` of the operation is another while its work goes on.
 class Detour final : public BlockWork {
   public:
-    Detour(std::unique_ptr<BlockWork> inner, std::shared_ptr<Operation> operation, std::shared_ptr<BounceBuffers> buffers, Region buffer)
-        : inner_(std::move(inner)), operation_(std::move(operation)), buffers_(std::move(buffers)), buffer_(buffer), slot_(operation_->memory) {
-        operation_->memory = buffer_.memory;
-    }
+    Detour(std::unique_ptr<BlockWork> inner, std::shared_ptr<Operation> operation, std::shared_ptr<BounceBuffers> buffers)
+        : inner_(std::move(inner)), operation_(std::move(operation)), buffers_(std::move(buffers)), slot_(operation_->memory) {}
 
     ~Detour() override {
+        if (buffer_.memory == nullptr) return;
         operation_->memory = slot_;
         buffers_->give(buffer_);
     }
 
     std::optional<Transfer> start(LaneContext& lane) override {
+        if (!lane.root_of(*operation_).direct_refused) buffer_ = buffers_->take(operation_->bytes);
+        if (buffer_.memory == nullptr) return inner_->start(lane);
+        operation_->memory = buffer_.memory;
         if (operation_->kind == Kind::store) std::memcpy(buffer_.memory, slot_, operation_->bytes);
         return after(inner_->start(lane));
     }
@@ -50,8 +68,9 @@ class Detour final : public BlockWork {
   private:
     std::optional<Transfer> after(std::optional<Transfer> next) {
         const Operation& operation = *operation_;
-        // One that was abandoned leaves the slot as it is: nobody will look at it.
-        if (!next && operation.kind == Kind::load && operation.result.status == Status::ok && !operation.abandoned()) {
+        // One that was abandoned leaves the slot as it is: nobody will look at it. One that is abandoned from here on is late, as
+        // if the kernel had been late: its slot is quarantined until this lane says that it is done, which comes after the copy.
+        if (!next && buffer_.memory != nullptr && operation.kind == Kind::load && operation.result.status == Status::ok && !operation.abandoned()) {
             std::memcpy(slot_, buffer_.memory, operation.bytes);
         }
         return next;
@@ -60,47 +79,80 @@ class Detour final : public BlockWork {
     const std::unique_ptr<BlockWork> inner_;
     const std::shared_ptr<Operation> operation_;
     const std::shared_ptr<BounceBuffers> buffers_;
-    const Region buffer_;
+    Region buffer_;  // empty: straight to the slot
     std::byte* const slot_;
 };
 
 }  // namespace
 
-BounceBuffers::~BounceBuffers() {
-    for (const Region& buffer : free_) munmap(buffer.memory, buffer.bytes);
+BounceBuffers::BounceBuffers(unsigned buffers) : huge_(thp_bytes()), left_(buffers < bounce_buffers_max ? buffers : bounce_buffers_max) {
+    free_.reserve(left_);
 }
 
 Region BounceBuffers::take(uint64_t bytes) {
-    const uint64_t size = huge_ == 0 ? 0 : round_up(bytes, huge_);
+    if (huge_ == 0) return {};
+    const uint64_t size = round_up(bytes, huge_);
+    Region in_the_way;
+    bool room = false;
     {
         std::lock_guard<std::mutex> hold(mutex_);
-        if (useless_) return {};
+        if (closed_) return {};
         for (auto each = free_.rbegin(); each != free_.rend(); ++each) {  // the one that was used last: it is in the cache
             if (each->bytes < bytes) continue;
             const Region buffer = *each;
             free_.erase(std::next(each).base());
             return buffer;
         }
-        if (!free_.empty()) {  // too small, all of them: one of them makes room
-            munmap(free_.front().memory, free_.front().bytes);
-            bytes_ -= free_.front().bytes;
-            free_.erase(free_.begin());
-            left_++;
+        if (pause_ > 0) {
+            --pause_;
+            return {};
         }
-        if (left_ == 0 || size == 0 || bytes_ + size > bounce_pool_bytes_max) return {};
-        left_--;
-        bytes_ += size;
+        const auto there_is_room = [&] { return left_ > 0 && bytes_ + size <= bounce_pool_bytes_max; };
+        if (!there_is_room() && !free_.empty()) {  // one of those that are too small
+            in_the_way = free_.front();
+            free_.erase(free_.begin());
+            bytes_ -= in_the_way.bytes;
+            ++left_;
+        }
+        room = there_is_room();
+        if (room) {
+            --left_;
+            bytes_ += size;
+        }
     }
+    if (in_the_way.memory != nullptr) munmap(in_the_way.memory, in_the_way.bytes);
+    return room ? make(size) : Region{};
+}
+
+Region BounceBuffers::make(uint64_t size) {
     const Region made = make_buffer(size, huge_);
     if (made.memory != nullptr) return made;
     std::lock_guard<std::mutex> hold(mutex_);
-    useless_ = true;
+    bytes_ -= size;
+    ++left_;
+    pause_ = bounce_pause_takes;
     return {};
 }
 
-void BounceBuffers::give(Region buffer) {
-    std::lock_guard<std::mutex> hold(mutex_);
-    free_.push_back(buffer);
+void BounceBuffers::give(Region buffer) noexcept {
+    {
+        std::lock_guard<std::mutex> hold(mutex_);
+        if (!closed_) {
+            free_.push_back(buffer);
+            return;
+        }
+    }
+    munmap(buffer.memory, buffer.bytes);
+}
+
+void BounceBuffers::close() {
+    std::vector<Region> over;
+    {
+        std::lock_guard<std::mutex> hold(mutex_);
+        closed_ = true;
+        over.swap(free_);
+    }
+    for (const Region& buffer : over) munmap(buffer.memory, buffer.bytes);
 }
 
 MakeWork through_bounce(MakeWork make, Region arena, std::shared_ptr<BounceBuffers> buffers) {
@@ -109,9 +161,7 @@ MakeWork through_bounce(MakeWork make, Region arena, std::shared_ptr<BounceBuffe
         const bool moves = operation->kind == Kind::load || operation->kind == Kind::store;
         const bool in_arena = operation->memory >= arena.memory && operation->memory < arena.memory + arena.bytes;
         if (!moves || !in_arena || operation->bytes < bounce_bytes_min || operation->bytes > bounce_bytes_max) return work;
-        const Region buffer = buffers->take(operation->bytes);
-        if (buffer.memory == nullptr) return work;
-        return std::make_unique<Detour>(std::move(work), std::move(operation), buffers, buffer);
+        return std::make_unique<Detour>(std::move(work), std::move(operation), buffers);
     };
 }
 

@@ -63,12 +63,13 @@ unsigned Core::create_pool(LaneClass lane_class, unsigned lanes, EngineKind engi
     const bool wanted = lane_class == LaneClass::load ? bounce_loads : lane_class == LaneClass::store && bounce_stores;
     const bool detour = wanted && !for_probes && arena.backing == Arena::Backing::shmem && private_thp_allowed();
     const unsigned buffers = lanes * (engine == EngineKind::aio ? aio_seats : threads_seats);
+    if (detour) bounces_[number] = std::make_shared<BounceBuffers>(buffers);
     const PoolWorld world{
         .clock = &clock_,
         .completions = &completions_,
         .supervisor = &supervisor_,
         .extra_lanes = for_probes ? &probe_lanes_ : &extra_lanes_,
-        .make_work = detour ? through_bounce(make_block_work, arena.region, std::make_shared<BounceBuffers>(buffers)) : make_block_work,
+        .make_work = detour ? through_bounce(make_block_work, arena.region, bounces_[number]) : make_block_work,
         .start_thread = start_detached_thread,
     };
     pools_.push_back(std::make_shared<LanePool>(world, PoolOptions{number, lane_class, lanes, engine}));
@@ -79,7 +80,9 @@ unsigned Core::create_pool(LaneClass lane_class, unsigned lanes, EngineKind engi
 LanePool* Core::pool(uint64_t number) const { return number < pools_.size() ? pools_[number].get() : nullptr; }
 
 void Core::close_pool(LanePool& pool) {
-    if (closed_pools_.insert(pool.options().number).second) pool.close();
+    if (!closed_pools_.insert(pool.options().number).second) return;
+    pool.close();
+    if (const auto bounce = bounces_.extract(pool.options().number)) bounce.mapped()->close();
 }
 
 std::optional<uint64_t> Core::submit(LanePool& pool, Operations operations) {

@@ -23,6 +23,8 @@
 
 namespace kvlane {
 
+class BounceBuffers;  // bounce.h
+
 class Core {
   public:
     struct Settled {
@@ -97,6 +99,7 @@ class Core {
     std::vector<std::shared_ptr<Mount>> mounts_;
     std::vector<std::shared_ptr<LanePool>> pools_;
     std::unordered_set<unsigned> closed_pools_;
+    std::unordered_map<unsigned, std::shared_ptr<BounceBuffers>> bounces_;  // by pool, of those that have them
     std::unordered_map<uint64_t, Outstanding> outstanding_;
     size_t wanted_ = 0;
 };

@@ -1,4 +1,7 @@
 // bounce_test.cc — the detour through private huge pages: the same bytes, and never one in a slot that is somebody else's.
+#include <sys/mman.h>
+#include <sys/prctl.h>
+
 #include <cstring>
 #include <memory>
 #include <optional>
@@ -117,7 +120,9 @@ TEST("when every buffer is with the kernel, a transfer goes the direct way, and 
     it.slot.fill_pattern(1);
     it.run(it.store.store("aa00", it.slot));
     const auto stuck = it.store.load("aa00", it.slot);
-    auto holder = it.make(stuck);  // a lane that does not come back
+    stuck->begin_running();
+    auto holder = it.make(stuck);
+    CHECK(holder->start(*it.store.lane).has_value());  // a lane that does not come back
     CHECK(stuck->memory != it.slot.data());
     it.slot.fill(untouched_byte);
     Memory wanted(mib);
@@ -126,7 +131,19 @@ TEST("when every buffer is with the kernel, a transfer goes the direct way, and 
     CHECK(!it.went_round() && it.slot.equals(wanted));
     holder.reset();
     CHECK(stuck->memory == it.slot.data());
+    it.store.lane->close_leftovers(*stuck);
     CHECK(it.run(it.store.load("aa00", it.slot)).status == Status::ok && it.went_round());
+}
+
+TEST("where the mount takes no O_DIRECT nothing goes round: the kernel copies already") {
+    if (no_private_huge_pages()) return;
+    Detoured it(mib);
+    it.slot.fill_pattern(1);
+    const auto store = it.store.store("aa00", it.slot);
+    CHECK(it.run(store).status == Status::ok);
+    it.store.lane->root_of(*store).direct_refused = true;  // as the first block on such a mount has it
+    CHECK(it.run(it.store.store("aa01", it.slot)).status == Status::ok && !it.went_round());
+    CHECK(it.run(it.store.load("aa00", it.slot)).status == Status::ok && !it.went_round());
 }
 
 TEST("buffers grow with the blocks, and all of a pool stay within its bound") {
@@ -144,4 +161,40 @@ TEST("buffers grow with the blocks, and all of a pool stay within its bound") {
     CHECK(buffers.take(64 << 10).memory == large.memory);
     BounceBuffers one(1);
     CHECK(one.take(1).memory != nullptr && one.take(1).memory == nullptr);
+}
+
+TEST("a bounce buffer is on huge pages by the page tables, and where the kernel has none for now there are those that exist") {
+    if (no_private_huge_pages()) return;
+    BounceBuffers buffers(4);
+    const Region first = buffers.take(3 * mib);
+    CHECK(first.bytes == 4 * mib && thp_seen(first.memory, first.bytes).anonymous == 4 * mib);
+    buffers.give(first);
+    CHECK_EQUAL(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0), 0);
+    CHECK(buffers.take(5 * mib).memory == nullptr);
+    CHECK(buffers.take(3 * mib).memory == first.memory);
+    CHECK(buffers.take(3 * mib).memory == nullptr);
+    CHECK_EQUAL(prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0), 0);
+    // It is not asked again for a while, and then it is.
+    CHECK(buffers.take(3 * mib).memory == nullptr);
+    Region later;
+    for (unsigned i = 0; i < bounce_pause_takes && later.memory == nullptr; i++) later = buffers.take(3 * mib);
+    CHECK(later.bytes == 4 * mib);
+}
+
+TEST("the buffers of a pool that was closed are the kernel's again, those that are out when they come back") {
+    if (no_private_huge_pages()) return;
+    BounceBuffers buffers(2);
+    const Region idle = buffers.take(mib);
+    const Region out = buffers.take(mib);
+    buffers.give(idle);
+    const auto mapped = [](const Region& region) {
+        unsigned char seen = 0;
+        return mincore(region.memory, 4096, &seen) == 0;
+    };
+    CHECK(mapped(idle) && mapped(out));
+    buffers.close();
+    CHECK(!mapped(idle) && mapped(out));
+    CHECK(buffers.take(mib).memory == nullptr);
+    buffers.give(out);
+    CHECK(!mapped(out));
 }
