@@ -58,7 +58,7 @@ export interface Native {
   closePool(pool: number): void;
   /** Throws only on programming errors. */
   submit(pool: number, operation: OpSpec): void;
-  /** As submit() for each of these blocks, in this order, in one crossing. */
+  /** As submit() for each of these blocks, in this order, in one crossing. When it throws, those before the wrong one may be under way. */
   submitBlocks(pool: number, shared: SharedSpec, blocks: readonly BlockSpec[]): void;
   /** Settles the caller's claim. An id that is not outstanding is `done`: its event may be in the batch that is being read. */
   abandon(id: number): Abandoned;
@@ -122,6 +122,7 @@ export interface SharedSpec {
 /** A remove has no memory, and only a store can replace. */
 export interface BlockSpec {
   id: number;
+  /** Without a line break, which divides them where they cross. */
   hex: string;
   region: 0 | 1;
   offset: number;

@@ -7,16 +7,20 @@
 // again. The layouts' other half: from_js.cc, to_js.cc.
 import type { Abandoned, BlockSpec, Native, NativeEvent, NativeStatus, Phase, SharedSpec } from './index.ts';
 
+/** Counts the changes of what crosses packed; as packed_layout in to_js.h. Script and addon may come from two builds. */
+export const LAYOUT = 1;
+
 /** What the addon itself offers. */
 export interface Addon extends Omit<Native, 'start' | 'submitBlocks' | 'abandon'> {
+  readonly layout: number;
   /** Its enumerations, by number. */
   readonly words: { statuses: NativeStatus[]; states: Abandoned['state'][]; phases: Phase[] };
   /** A number among the events stands for so many rows. */
   start(options: { stallUs: number; stuckProcessMax: number; unchecked?: boolean }, onEvents: (events: (NativeEvent | number)[], rows: Float64Array | null) => void): void;
   /** hexes: one a line. */
   submitBlocks(pool: number, shared: SharedSpec, hexes: string, rows: Float64Array): void;
-  /** sinceUs * 64 + phase * 4 + state; a look-up's says besides what was found. A thousand tasks may be given up at once. */
-  abandon(id: number): number | { code: number; found: Uint8Array };
+  /** sinceUs * 64 + code, where code = phase * 4 + state; an object where that is not all, or too much. A thousand tasks may be given up at once. */
+  abandon(id: number): number | { code: number; sinceUs: number; found?: Uint8Array };
 }
 
 const BLOCK_COLUMNS = 5; // id, region, offset, bytes, replace
@@ -27,7 +31,9 @@ const UNCACHED = 2 << 16;
 const KEPT = 4 << 16;
 const LATE = 8 << 16;
 
+/** Throws for an addon of another build. */
 export function unpacked(addon: Addon): Native {
+  if (addon.layout !== LAYOUT) throw new Error(`it is of another build than this script: its layout is ${addon.layout ?? 'not known'}, wanted is ${LAYOUT}`);
   return {
     ...addon,
     start: (options, onEvents) => addon.start(options, (events, rows) => onEvents(unpackEvents(addon.words, events, rows))),
@@ -36,12 +42,13 @@ export function unpacked(addon: Addon): Native {
   };
 }
 
-function unpackAbandoned(words: Addon['words'], packed: number | { code: number; found: Uint8Array }): Abandoned {
-  const code = typeof packed === 'number' ? packed : packed.code;
-  const low = code % 64;
-  const abandoned: Abandoned = { state: words.states[low & 3]!, phase: words.phases[low >> 2]!, sinceUs: (code - low) / 64 };
-  if (typeof packed !== 'number') abandoned.found = packed.found;
-  return abandoned;
+function unpackAbandoned(words: Addon['words'], packed: ReturnType<Addon['abandon']>): Abandoned {
+  if (typeof packed === 'number') {
+    const code = packed % 64;
+    return { state: words.states[code & 3]!, phase: words.phases[code >> 2]!, sinceUs: (packed - code) / 64 };
+  }
+  const { code, sinceUs, found } = packed;
+  return { state: words.states[code & 3]!, phase: words.phases[code >> 2]!, sinceUs, ...(found === undefined ? {} : { found }) };
 }
 
 function packHexes(blocks: readonly BlockSpec[]): string {

@@ -151,13 +151,13 @@ LanePool& open_pool(const Info& info) {
 
 void hand_over(const Info& info, LanePool& target, Operations operations) {
     const auto outstanding = core(info).submit(target, std::move(operations));
+    environment(info).hold_loop_while_expecting();
     if (outstanding) throw coded_error(info.Env(), "KVLANE_MISUSE", "submit: operation " + std::to_string(*outstanding) + " is outstanding already");
 }
 
 void submit(const Info& info) {
     LanePool& target = open_pool(info);
     hand_over(info, target, {operation_from_js(core(info), info[1], target.options().lane_class)});
-    environment(info).hold_loop_while_expecting();
 }
 
 // Lanes begin with the first blocks of a large task while the later ones are unpacked.
@@ -167,7 +167,6 @@ void submit_blocks(const Info& info) {
     LanePool& target = open_pool(info);
     PackedBlocks blocks(core(info), info[1], info[2], info[3], target.options().lane_class);
     while (blocks.left() > 0) hand_over(info, target, blocks.take(blocks_at_once));
-    environment(info).hold_loop_while_expecting();
 }
 
 Napi::Value abandon(const Info& info) {
@@ -229,6 +228,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
     offer("watchParent", watch_parent_js);
     offer("engineOf", engine_of);
     exports.Set("words", words_to_js(env));
+    exports.Set("layout", packed_layout);
     return exports;
 }
 

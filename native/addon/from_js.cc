@@ -189,6 +189,12 @@ PackedBlocks::PackedBlocks(Core& core, Napi::Value shared, Napi::Value hexes, Na
     const auto numbers = rows.As<Napi::Float64Array>();
     rows_ = numbers.Data();
     count_ = numbers.ElementLength() / columns;
+    // Names and rows that do not go together would give a block another one's name.
+    const size_t lines = count_ == 0 ? 0 : 1 + static_cast<size_t>(std::count(hexes_.begin(), hexes_.end(), '\n'));
+    if (numbers.ElementLength() % columns != 0 || lines != count_) {
+        throw misuse(env_, "submitBlocks: " + std::to_string(lines) + " names and " + std::to_string(numbers.ElementLength()) + " numbers, " +
+                               std::to_string(columns) + " for each name");
+    }
 }
 
 Operations PackedBlocks::take(size_t most) {

@@ -159,11 +159,14 @@ Napi::Object to_js(Napi::Env env, const PoolState& state) {
 }
 
 Napi::Value to_js(Napi::Env env, const Core::Settled& settled) {
-    const uint64_t code = settled.where.since_us * 64 + static_cast<uint64_t>(settled.where.phase) * 4 + static_cast<uint64_t>(settled.where.state);
-    if (settled.found.empty()) return number(env, code);
+    static_assert(static_cast<uint64_t>(State::done) < 4 && static_cast<uint64_t>(Phase::close) < 16);
+    constexpr uint64_t since_us_max = uint64_t{1} << (53 - 6);  // with six bits beside it a double still holds it; four and a half years
+    const uint64_t code = static_cast<uint64_t>(settled.where.phase) * 4 + static_cast<uint64_t>(settled.where.state);
+    if (settled.found.empty() && settled.where.since_us < since_us_max) return number(env, settled.where.since_us * 64 + code);
     Napi::Object object = Napi::Object::New(env);
     object.Set("code", number(env, code));
-    object.Set("found", bytes_to_js(env, settled.found.size(), [&](size_t i) { return settled.found[i]; }));
+    object.Set("sinceUs", number(env, settled.where.since_us));
+    if (!settled.found.empty()) object.Set("found", bytes_to_js(env, settled.found.size(), [&](size_t i) { return settled.found[i]; }));
     return object;
 }
 

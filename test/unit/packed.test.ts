@@ -1,7 +1,7 @@
 // packed.test.ts — what crosses to C++ in rows comes out as the objects it stands for, in order.
 import { expect, test } from 'vitest';
 import type { BlockSpec, NativeEvent, SharedSpec } from '../../native/index.ts';
-import { type Addon, unpacked, unpackEvents } from '../../native/packed.ts';
+import { type Addon, LAYOUT, unpacked, unpackEvents } from '../../native/packed.ts';
 
 const words: Addon['words'] = { statuses: ['ok', 'not_found', 'corrupt'], states: ['queued', 'running', 'committing', 'done'], phases: ['queue', 'open', 'stat', 'header', 'read'] };
 const KNOWN = 1;
@@ -15,7 +15,7 @@ function rowOf(id: number, status: number, phase: number, flags: number, errno =
 
 test('blocks go over as one string of names and one row of numbers each', () => {
   const seen: unknown[] = [];
-  const addon = { words, submitBlocks: (...given: unknown[]) => void seen.push(...given) } as unknown as Addon;
+  const addon = { layout: LAYOUT, words, submitBlocks: (...given: unknown[]) => void seen.push(...given) } as unknown as Addon;
   const shared: SharedSpec = { kind: 'store', mount: 0, rootGeneration: 3, deadlineUs: 5, namespace: 'demo@1', durable: false, fileMode: 0o600 };
   const blocks: BlockSpec[] = [
     { id: 7, hex: 'aa', region: 0, offset: 4096, bytes: 10, replace: false },
@@ -40,16 +40,21 @@ test('completions in rows and events in words come out in the order they happene
   ]);
 });
 
-test('what giving up found is read out of one number', () => {
-  const sinceUs = 3 * 365 * 86_400 * 1_000_000 + 7;
-  const answers = [0, sinceUs * 64 + 4 * 4 + 1, { code: sinceUs * 64 + 2 * 4 + 2, found: Uint8Array.of(2, 1, 0) }];
-  const native = unpacked({ words, abandon: (id: number) => answers[id] } as unknown as Addon);
+test('what giving up found is read out of one number, or of an object where that is not all, or too much', () => {
+  const sinceUs = 4 * 365 * 86_400 * 1_000_000 + 7;
+  const answers = [0, sinceUs * 64 + 4 * 4 + 1, { code: 2 * 4 + 2, sinceUs, found: Uint8Array.of(2, 1, 0) }, { code: 4 * 4 + 1, sinceUs: 2 ** 48 + 1 }];
+  const native = unpacked({ layout: LAYOUT, words, abandon: (id: number) => answers[id] } as unknown as Addon);
   expect(native.abandon(0)).toEqual({ state: 'queued', phase: 'queue', sinceUs: 0 });
   expect(native.abandon(1)).toEqual({ state: 'running', phase: 'read', sinceUs });
   expect(native.abandon(2)).toEqual({ state: 'committing', phase: 'stat', sinceUs, found: Uint8Array.of(2, 1, 0) });
+  expect(native.abandon(3)).toEqual({ state: 'running', phase: 'read', sinceUs: 2 ** 48 + 1 });
 });
 
 test('a batch without rows is passed on as it is', () => {
   const events: NativeEvent[] = [{ type: 'timer' }];
   expect(unpackEvents(words, events, null)).toBe(events);
+});
+
+test.each([[LAYOUT + 1], [undefined]])('an addon with layout %s is of another build, and refused', (layout) => {
+  expect(() => unpacked({ layout, words } as unknown as Addon)).toThrow(/another build than this script: its layout is (2|not known), wanted is 1/);
 });
