@@ -6,7 +6,8 @@
 // a sidecar that has started and served every kind of request once: what V8 compiled for that is in it, and
 // nothing is compiled again at the next start.
 import { spawn } from 'node:child_process';
-import { chmodSync, copyFileSync, existsSync, mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -19,7 +20,15 @@ const addon = process.env['KVLANE_NATIVE'] ?? join(here, '..', 'native', 'build'
 /** A sidecar is ready in a tenth of a second; on a machine with other things to do it may take long. */
 const REHEARSAL_MS_MAX = 60_000;
 
-async function bundle(file) {
+/** Whole, or not there at all, also after a loss of power: V8 believes in code whatever it is. */
+function put(file, content, mode = 0o644) {
+  writeFileSync(`${file}.new`, content, { flush: true });
+  chmodSync(`${file}.new`, mode);
+  renameSync(`${file}.new`, file);
+}
+
+/** The script, with a first line that says which it is. */
+async function bundle() {
   const build = await rolldown({ input: join(here, 'main.ts'), platform: 'node', external: /^node:/, logLevel: 'warn' });
   try {
     const { output } = await build.generate({
@@ -31,8 +40,8 @@ async function bundle(file) {
     // ASCII alone needs no decoding, and a string with one wider character would take twice the memory.
     const ascii = output[0].code.replace(/[^\0-\x7f]/g, (wide) => `\\u${wide.charCodeAt(0).toString(16).padStart(4, '0')}`);
     if (/String\.raw/.test(ascii)) throw new Error('String.raw would show the escapes');
-    writeFileSync(`${file}.new`, `(function (require, __filename) {${ascii}})\n`);
-    renameSync(`${file}.new`, file);
+    const script = `(function (require, __filename) {${ascii}})\n`;
+    return `// ${createHash('sha256').update(script).digest('hex').slice(0, 32)}\n${script}`;
   } finally {
     await build.close();
   }
@@ -57,11 +66,12 @@ const REHEARSAL = [
   { op: 'cancel', task: 0 },
 ];
 
-/** Runs the built sidecar once, and keeps the code that V8 made for it. */
-async function rehearse(launcher, code) {
+/** Runs the built sidecar once; returns the code that V8 made for it. */
+async function rehearse(launcher) {
   const store = mkdtempSync(join(tmpdir(), 'kvlane-build-'));
   const words = ['--require', join(here, 'keep_code.cjs'), launcher, 'serve', '--mount', `kv0=${store}`, '--create', '--arena-mib', '4', '--slot-bytes', '65536', '--test-start-wait-ms', '10000'];
-  const env = { PATH: process.env['PATH'] ?? '/usr/bin:/bin', KVLANE_NATIVE: addon, KVLANE_KEEP_CODE: `${code}.new` };
+  const code = join(store, 'code');
+  const env = { PATH: process.env['PATH'] ?? '/usr/bin:/bin', KVLANE_NATIVE: addon, KVLANE_KEEP_CODE: code };
   const sidecar = spawn(process.execPath, words, { cwd: '/', env, stdio: 'pipe' });
   let log = '';
   sidecar.stderr.setEncoding('utf8').on('data', (text) => (log += text));
@@ -81,9 +91,8 @@ async function rehearse(launcher, code) {
     const kept = new Promise((done) => sidecar.once('exit', done));
     sidecar.stdin.end();
     await kept;
-    if (!existsSync(`${code}.new`)) throw new Error('the sidecar left no compiled code');
-    chmodSync(`${code}.new`, 0o644); // the sidecar's umask is 0
-    renameSync(`${code}.new`, code);
+    if (!existsSync(code)) throw new Error(`the sidecar left no compiled code, and logged:\n${log}`);
+    return readFileSync(code);
   } finally {
     clearTimeout(over);
     sidecar.kill('SIGKILL');
@@ -97,13 +106,17 @@ if (!existsSync(addon)) {
 }
 mkdirSync(out, { recursive: true });
 const launcher = join(out, 'kvlane.cjs');
-await bundle(join(out, 'kvlane.bundle.cjs'));
-copyFileSync(join(here, 'launch.cjs'), `${launcher}.new`);
-chmodSync(`${launcher}.new`, 0o755);
-renameSync(`${launcher}.new`, launcher);
-rmSync(join(out, 'kvlane.code'), { force: true }); // of the script before this one: it would be refused
+const kept = join(out, 'kvlane.code');
+const script = await bundle();
+rmSync(kept, { force: true }); // of the script before this one
+put(join(out, 'kvlane.bundle.cjs'), script);
+put(launcher, readFileSync(join(here, 'launch.cjs')), 0o755);
 try {
-  await rehearse(launcher, join(out, 'kvlane.code'));
+  const code = await rehearse(launcher);
+  // Which script, and by which node: launch.cjs compares, in so many bytes.
+  const label = `${script.slice(0, script.indexOf('\n'))} ${process.version} ${process.arch}`.padEnd(64);
+  if (label.length !== 64) throw new Error(`'${label}' is longer than launch.cjs reads`);
+  put(kept, Buffer.concat([Buffer.from(label, 'latin1'), code]));
 } catch (error) {
   // In a sandbox that forbids what lanes need, say. What was built is whole all the same.
   console.error(`kvlane: the sidecar cannot be run here, and so its script will be compiled at each start: ${error.message}`);

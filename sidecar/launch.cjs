@@ -2,18 +2,25 @@
 // launch.cjs — the command `kvlane`, as it is built: starts the sidecar from one file that is compiled already.
 //
 // Node would look for some sixty modules, read and compile each, and need longer for it than for its own start. So
-// build.mjs puts them into one script, and beside it V8's code for that. The code fits one version of node; another
-// one refuses it and compiles the script, which takes a few milliseconds and changes nothing else.
+// build.mjs puts them into one script, and beside it V8's code for that. Code for another script, or made by another
+// node, is left alone and the script compiled, which takes some milliseconds and changes nothing else. That is judged
+// here: V8 takes code for any script of the same length, and what it then runs is not what it reads.
 'use strict';
 const { readFileSync } = require('node:fs');
 const { join } = require('node:path');
 const { Script } = require('node:vm');
 
+const LABEL_BYTES = 64; // before the code: what it is of
+
 const filename = join(__dirname, 'kvlane.bundle.cjs');
+const source = readFileSync(filename, 'latin1');
 let cachedData;
 try {
-  cachedData = readFileSync(join(__dirname, 'kvlane.code'));
+  const kept = readFileSync(join(__dirname, 'kvlane.code'));
+  // The script says on its first line which one it is.
+  const label = `${source.slice(0, source.indexOf('\n'))} ${process.version} ${process.arch}`;
+  if (kept.latin1Slice(0, LABEL_BYTES).trimEnd() === label) cachedData = kept.subarray(LABEL_BYTES);
 } catch {
   // compiled here then
 }
-new Script(readFileSync(filename, 'latin1'), { filename, cachedData }).runInThisContext()(require, filename);
+new Script(source, { filename, cachedData }).runInThisContext()(require, filename);
