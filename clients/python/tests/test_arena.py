@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import mmap
 import os
+import threading
 
 import pytest
+from support import eventually
 
 from kvlane import Budgets, InvalidArgument, Options, SlotNotLeased
 from kvlane._arena import Arena, release
@@ -83,6 +85,30 @@ def test_slots_are_released_together_each_by_its_own_state() -> None:
     assert it.free_count() == 6
     it.answered(slots[1:2], set())
     assert (slots[1].state, it.free_count()) == ("free", 7)
+
+
+def test_slots_of_several_clients_are_released_together_each_under_its_own_lock() -> None:
+    ours, others = arena(), arena()
+    mine, theirs = ours.lease(3, "kv0", "load") or [], others.lease(3, "kv0", "load") or []
+    held = threading.Event()
+    go_on = threading.Event()
+
+    def hold() -> None:
+        with others.lock:
+            held.set()
+            go_on.wait(10)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert held.wait(10)
+    releaser = threading.Thread(target=release, args=([mine[0], theirs[0], mine[1], theirs[1], mine[2], theirs[2]],))
+    releaser.start()
+    eventually(lambda: ours.free_count() == 8, "ours are free")
+    assert [slot.state for slot in theirs] == ["leased"] * 3  # somebody has their lock
+    go_on.set()
+    releaser.join(10)
+    holder.join(10)
+    assert (ours.free_count(), others.free_count()) == (8, 8)
 
 
 def test_a_quarantined_slot_waits_for_slots_freed_whatever_its_holder_does() -> None:

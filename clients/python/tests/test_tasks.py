@@ -79,6 +79,31 @@ def test_waiting_takes_the_task_out_of_poll(fake: FakeSidecar, kv: Client) -> No
     assert kv.poll() == []
 
 
+def test_a_signal_while_the_io_thread_is_woken_costs_no_later_wake_up(
+    fake: FakeSidecar, kv: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    core = kv._core
+    eventually(lambda: not core._woken, "the IO thread has taken what woke it at the start")
+
+    def interrupted(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("kvlane._core.os.write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            core.wake()
+    turned = threading.Event()
+    patch_drain = core.drain_wake
+
+    def drained() -> None:
+        patch_drain()
+        turned.set()
+
+    monkeypatch.setattr(core, "drain_wake", drained)
+    core.wake()
+    assert turned.wait(GENEROUS_S)
+
+
 def test_failures_are_data_and_name_their_blocks(fake: FakeSidecar, kv: Client) -> None:
     slots = kv.lease(6)
     task = kv.load([f"a/0{i}" for i in range(6)], slots)

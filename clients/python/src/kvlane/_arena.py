@@ -76,14 +76,21 @@ class Slot:
 
 
 def release(slots: Sequence[Slot]) -> None:
-    """Of one client, with its lock taken once."""
-    if not slots:
-        return
-    with slots[0]._arena.lock:
+    """The lock of their client is taken once, and once for each client where they are of several."""
+    while slots:
+        slots = _release_of_one_client(slots, slots[0]._arena.lock)
+
+
+def _release_of_one_client(slots: Sequence[Slot], lock: Lock) -> list[Slot]:
+    """Returns those that are others'."""
+    others: list[Slot] = []
+    with lock:
         arena: Arena | None = None
         together: list[Slot] = []
         for slot in slots:
-            if slot._state == "leased":
+            if slot._arena.lock is not lock:
+                others.append(slot)
+            elif slot._state == "leased":
                 if slot._arena is not arena:  # of another life: there are a few of them at most
                     if arena is not None:
                         arena.free(together)
@@ -93,6 +100,7 @@ def release(slots: Sequence[Slot]) -> None:
                 slot._give_back = True
         if arena is not None:
             arena.free(together)
+    return others
 
 
 class Arena:

@@ -104,9 +104,14 @@ class Core:
     def wake(self) -> None:
         """Takes no lock: finalisers come here. The pipe lives as long as this object does."""
         if self._wake_write >= 0 and not self._woken:
-            self._woken = True
-            with contextlib.suppress(OSError):  # full: it will wake anyway
+            try:
+                self._woken = True
                 os.write(self._wake_write, b"\0")
+            except OSError:  # full: it will wake anyway
+                pass
+            except BaseException:  # a signal in between; the next one writes, and a byte too many does no harm
+                self._woken = False
+                raise
 
     def __del__(self) -> None:
         self._close_wake()

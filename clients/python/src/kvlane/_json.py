@@ -8,7 +8,7 @@ callers know. Nothing is ever installed for this.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 _plain_encode = json.JSONEncoder(separators=(",", ":")).encode
@@ -18,26 +18,33 @@ def _encode_plainly(message: Mapping[str, Any]) -> bytes:
     return _plain_encode(message).encode()
 
 
-def codecs() -> dict[str, tuple[Callable[[Any], bytes], Callable[[bytes], Any]]]:
-    """Those that this interpreter has, the fastest first."""
-    found: dict[str, tuple[Callable[[Any], bytes], Callable[[bytes], Any]]] = {}
-    try:
-        import msgspec.json
-
-        found["msgspec"] = (msgspec.json.Encoder().encode, msgspec.json.Decoder().decode)
-    except Exception:  # not there, or broken: neither is ours to complain about
-        pass
-    try:
-        import orjson
-
-        found["orjson"] = (orjson.dumps, orjson.loads)
-    except Exception:
-        pass
-    found["json"] = (_encode_plainly, json.loads)
-    return found
+Codec = tuple[Callable[[Any], bytes], Callable[[bytes], Any]]
 
 
-name, (_encode, _decode) = next(iter(codecs().items()))
+def _msgspec() -> Codec:
+    import msgspec.json
+
+    return msgspec.json.Encoder().encode, msgspec.json.Decoder().decode
+
+
+def _orjson() -> Codec:
+    import orjson
+
+    return orjson.dumps, orjson.loads
+
+
+def codecs() -> Iterator[tuple[str, Codec]]:
+    """Those that this interpreter has, the fastest first; one that nobody gets to is not imported."""
+    for name, make in (("msgspec", _msgspec), ("orjson", _orjson)):
+        try:
+            codec = make()
+        except Exception:  # not there, or broken: neither is ours to complain about
+            continue
+        yield name, codec
+    yield "json", (_encode_plainly, json.loads)
+
+
+name, (_encode, _decode) = next(codecs())
 
 
 def encode(message: Mapping[str, Any]) -> bytes:

@@ -124,7 +124,11 @@ class Requests:
         lengths = slot_bytes if bytes_ is None else bytes_ if isinstance(bytes_, int) else list(bytes_)
         if isinstance(lengths, list) and len(lengths) != len(keys):
             raise InvalidArgument(f"{len(keys)} keys need one length for all or one each, got {len(lengths)}")
-        for length in lengths if isinstance(lengths, list) else [lengths]:
+        every = lengths if isinstance(lengths, list) else [lengths]
+        for kind in set(map(type, every)):
+            if not issubclass(kind, int):
+                raise InvalidArgument(f"bytes must be whole numbers, got a {kind.__name__}")
+        for length in set(every):
             if not 0 < length <= slot_bytes:
                 raise InvalidArgument(f"bytes must be from 1 to slot_bytes {slot_bytes}, got {length}")
         for slot in slots:
@@ -156,6 +160,8 @@ class Requests:
             "".join(keys)  # the quickest look at the type of each: some JSON libraries would write something for bytes
         except TypeError as error:
             raise InvalidArgument(f"keys must be strings: {error}") from None
+        if namespace is not None and not isinstance(namespace, str):
+            raise InvalidArgument(f"namespace must be a string, got {namespace!r:.60}")
         mount, deadline_us = self.mount(mount), self._deadline_us(timeout_ms)
         body: dict[str, Any] = {"op": op, "mount": mount, "deadline_us": deadline_us}
         if namespace is not None:
