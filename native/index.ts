@@ -2,10 +2,7 @@
 //
 // Everything it offers returns at once: no function here makes a call on a mount, and none waits.
 // What takes time happens in lanes and comes back as events, in batches, on this thread.
-import { existsSync, readFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
-import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { join } from 'node:path';
 import { type Addon, unpacked } from './packed.ts';
 
 export type LaneClass = 'load' | 'store' | 'metadata';
@@ -205,23 +202,15 @@ export class NativeLoadError extends Error {
   readonly code = 'NATIVE_NOT_LOADED';
 }
 
-// Up to the package.json of this package: from native/ in the source tree, from dist/ when built.
-function packageRoot(): string {
-  const start = dirname(fileURLToPath(import.meta.url));
-  for (let directory = start; directory !== dirname(directory); directory = dirname(directory)) {
-    const manifest = join(directory, 'package.json');
-    if (existsSync(manifest) && (JSON.parse(readFileSync(manifest, 'utf8')) as { name?: unknown }).name === 'kvlane') return directory;
-  }
-  return start;
-}
-
 /** Finds and loads the addon: $KVLANE_NATIVE, which must be right if it is set, else native/build/Release. */
 export function loadNative(): Native {
-  const root = packageRoot();
+  const root = join(import.meta.dirname, '..'); // of native/ in the source tree, and of dist/ when built
   const named = process.env['KVLANE_NATIVE'];
   const path = named ?? join(root, 'native', 'build', 'Release', 'kvlane.node');
   try {
-    return unpacked(createRequire(import.meta.url)(path) as Addon);
+    const module = { exports: {} };
+    process.dlopen(module, path); // what require() does in the end, after a search that takes longer
+    return unpacked(module.exports as Addon);
   } catch (error) {
     const reason = error instanceof Error ? (error.message.split('\n')[0] ?? '') : String(error);
     throw new NativeLoadError(

@@ -27,9 +27,16 @@ function put(file, content, mode = 0o644) {
   renameSync(`${file}.new`, file);
 }
 
+/** commander loads node's child_process, a millisecond, for commands that are programs of their own; we have none. */
+const WITHOUT_COMMANDS_OF_OTHERS = {
+  name: 'without-commands-of-others',
+  resolveId: (wanted, importer) => (wanted === 'node:child_process' && importer?.includes('/node_modules/commander/') ? '\0nothing' : null),
+  load: (id) => (id === '\0nothing' ? 'module.exports = {};' : null),
+};
+
 /** The script, with a first line that says which it is. */
 async function bundle() {
-  const build = await rolldown({ input: join(here, 'main.ts'), platform: 'node', external: /^node:/, logLevel: 'warn' });
+  const build = await rolldown({ input: join(here, 'main.ts'), platform: 'node', logLevel: 'warn', plugins: [WITHOUT_COMMANDS_OF_OTHERS] });
   try {
     const { output } = await build.generate({
       format: 'cjs',
@@ -40,7 +47,7 @@ async function bundle() {
     // ASCII alone needs no decoding, and a string with one wider character would take twice the memory.
     const ascii = output[0].code.replace(/[^\0-\x7f]/g, (wide) => `\\u${wide.charCodeAt(0).toString(16).padStart(4, '0')}`);
     if (/String\.raw/.test(ascii)) throw new Error('String.raw would show the escapes');
-    const script = `(function (require, __filename) {${ascii}})\n`;
+    const script = `(function (require, __dirname) {${ascii}})\n`;
     return `// ${createHash('sha256').update(script).digest('hex').slice(0, 32)}\n${script}`;
   } finally {
     await build.close();

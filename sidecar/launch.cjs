@@ -23,4 +23,4 @@ try {
 } catch {
   // compiled here then
 }
-new Script(source, { filename, cachedData }).runInThisContext()(require, filename);
+new Script(source, { filename, cachedData }).runInThisContext()(require, __dirname);

@@ -3,6 +3,7 @@
 // A log must never be what stops the sidecar: a full stderr drops lines and counts them, the same
 // event over and over is cut to a few lines and a count, and no call throws or waits.
 import type { ByteSink } from './byte_sink.ts';
+import { uptimeMs } from './clock.ts';
 import type { Log } from './service_types.ts';
 
 export type { Log } from './service_types.ts';
@@ -45,7 +46,7 @@ interface Window {
 export function createLog(options: LogOptions): StderrLog {
   const { sink, terminal } = options;
   const pendingBytesMax = options.pendingBytesMax ?? LOG_PENDING_BYTES_MAX;
-  const nowMs = options.nowMs ?? (() => performance.now());
+  const nowMs = options.nowMs ?? uptimeMs;
   const windows = new Map<string, Window>();
   const flushers = new Set<() => void>();
   let pending = '';

@@ -12,6 +12,7 @@ import { decode } from '../protocol/decode.ts';
 import { LIMITS } from '../protocol/messages.ts';
 import type { Id, MountInfo } from '../protocol/messages.ts';
 import { pooledSink, streamSink } from './byte_sink.ts';
+import type { ByteSink } from './byte_sink.ts';
 import { nativeClock } from './clock.ts';
 import { readyEvent } from './handshake.ts';
 import { offerStores, whatToType, withoutStore } from './hints.ts';
@@ -61,12 +62,11 @@ async function serve(options: ServeOptions): Promise<void> {
 
   const native = await nativePart();
   const { arena, slots } = makeArena(native, options);
-  if (options.unchecked) log.warn('payloads_unchecked', { why: '--test-unchecked' });
-  if (arena.advice !== '') log.warn('arena_on_small_pages', { advice: arena.advice });
 
   let service: Service | null = null;
   let leave: Leave = () => {};
-  const writer = createLineWriter({ sink: stdoutSink((error) => writer.fail(`stdout: ${error.message}`)), onGone: (why) => leave('stdout_gone', { why }) });
+  const stdout = stdoutSink((error) => writer.fail(`stdout: ${error.message}`));
+  const writer = createLineWriter({ sink: stdout, onGone: (why) => leave('stdout_gone', { why }) });
   leave = createLeave({ service: () => service, writer, log, native });
   for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, () => leave('signal', { signal }));
   process.on('uncaughtException', (error) => leave('fatal_error', { error }));
@@ -93,7 +93,9 @@ async function serve(options: ServeOptions): Promise<void> {
 
   service = running;
   const byHand = isatty(STDIN) && isatty(STDERR);
-  const mounts = await running.start(options.startWaitMs ?? (byHand ? PERSON_WAIT_MS : undefined));
+  const started = running.start(options.startWaitMs ?? (byHand ? PERSON_WAIT_MS : undefined));
+  stdout.open(); // while the lanes look at the mounts
+  const mounts = await started;
   writer.send(
     readyEvent({
       nowUs: clock.nowUs(),
@@ -109,6 +111,9 @@ async function serve(options: ServeOptions): Promise<void> {
   );
   for (const message of early) writer.send(message);
   early = null;
+  await new Promise(setImmediate); // it is out; the rest of the start is for the time in which the client looks at it
+  if (options.unchecked) log.warn('payloads_unchecked', { why: '--test-unchecked' });
+  if (arena.advice !== '') log.warn('arena_on_small_pages', { advice: arena.advice });
   setTimeout(() => usage.refresh(), FIRST_SAMPLE_MS).unref();
 
   const offer = byHand ? greet(mounts, running, log) : null;
@@ -126,7 +131,7 @@ interface Reading {
 }
 
 async function readRequests({ service, options, slots, clock, send, offer, leave }: Reading): Promise<void> {
-  const { createLineReader } = await import('./line_reader.ts'); // with ndjson: loaded while the client looks at `ready`
+  const { createLineReader } = await import('./line_reader.ts'); // with ndjson: not before `ready` is out
   const mounts = options.mounts.map((mount) => mount.name);
   const refuse = (id: Id | null, code: string, message: string, line: number): void => {
     // An id in use belongs to the answer of the task that has it.
@@ -196,9 +201,14 @@ function makeArena(native: Native, options: ServeOptions): { arena: ArenaInfo; s
   return { arena, slots };
 }
 
-function stdoutSink(onError: (error: Error) => void): ReturnType<typeof streamSink> {
-  const kind = fstatSync(STDOUT); // Node has done the same at its start
-  return kind.isFIFO() || kind.isSocket() ? streamSink(process.stdout, onError) : pooledSink(STDOUT);
+/** Its stream is made at open(), which takes a millisecond, or at the first write. */
+function stdoutSink(onError: (error: Error) => void): ByteSink & { open(): void } {
+  let sink: ByteSink | null = null;
+  const open = (): ByteSink => {
+    const kind = fstatSync(STDOUT); // Node has done the same at its start
+    return (sink = kind.isFIFO() || kind.isSocket() ? streamSink(process.stdout, onError) : pooledSink(STDOUT));
+  };
+  return { open, write: (text, done) => (sink ?? open()).write(text, done) };
 }
 
 /** Before anything runs: the one place where process.exit() is safe. */

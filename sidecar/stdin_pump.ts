@@ -5,6 +5,7 @@
 // so that timers, completions and signals get their turn within a flood; meanwhile the kernel's pipe holds
 // the sender back and our memory stays bounded.
 import type { Readable } from 'node:stream';
+import { uptimeMs } from './clock.ts';
 
 /** Adds to how late a deadline can be answered within a flood. */
 const TURN_MS = 3;
@@ -26,10 +27,10 @@ export function pumpStdin(stream: Readable, handlers: StdinHandlers): void {
   function work(chunk: Buffer): void {
     let start = 0;
     while (start < chunk.length) {
-      const before = performance.now();
+      const beforeMs = uptimeMs();
       handlers.take(chunk.subarray(start, start + PIECE_BYTES));
       start += PIECE_BYTES;
-      spentMs += performance.now() - before;
+      spentMs += uptimeMs() - beforeMs;
       if (spentMs < TURN_MS) continue;
       rest = start < chunk.length ? chunk.subarray(start) : null;
       resting = true;

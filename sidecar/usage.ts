@@ -3,6 +3,7 @@
 // pidusage needs two shells at its first call and libuv's pool at each, and where the pool is stuck it
 // never answers. So it is loaded late, asked beside the request and never on its way, given up after
 // a while, and what it said last is kept. getrusage(2) needs nothing and is always fresh.
+import { uptimeMs } from './clock.ts';
 import type { Log, Usage } from './service_types.ts';
 
 /** Younger figures are not asked for again; CPU is a difference of 10 ms ticks and needs some time between. */
@@ -21,7 +22,7 @@ export interface ProcessUsage extends Usage {
   refresh(): void;
 }
 
-export function createUsage(log: Log, sampler: Sampler = pidusageSample, nowMs: () => number = () => performance.now()): ProcessUsage {
+export function createUsage(log: Log, sampler: Sampler = pidusageSample, nowMs: () => number = uptimeMs): ProcessUsage {
   let sample: (Sample & { atMs: number }) | null = null;
   let asking = false;
   let notBeforeMs = 0;

@@ -2,8 +2,8 @@
 // comes back of thousands of blocks. The mount leads nowhere: how an operation ends is not looked at here, only that it does, once.
 import { createRequire } from 'node:module';
 import { beforeAll, expect, test } from 'vitest';
-import { loadNative, type BlockSpec, type Native, type NativeEvent, type SharedSpec } from '../../native/index.ts';
-import type { Addon } from '../../native/packed.ts';
+import type { BlockSpec, Native, NativeEvent, SharedSpec } from '../../native/index.ts';
+import { type Addon, unpacked } from '../../native/packed.ts';
 import { within } from '../support/sidecar_process.ts';
 
 const BYTES = 4096;
@@ -17,8 +17,8 @@ const ended: number[] = [];
 let heard = (): void => {};
 
 beforeAll(() => {
-  native = loadNative();
   addon = createRequire(import.meta.url)('../../native/build/Release/kvlane.node') as Addon;
+  native = unpacked(addon);
   native.start({ stallUs: 1_000_000, stuckProcessMax: 1 }, (batch: NativeEvent[]) => {
     for (const event of batch) if (event.type === 'done') ended.push(event.id);
     heard();

@@ -33,7 +33,8 @@ function copyOf(files: readonly string[], from = built): string {
   return folder;
 }
 
-function pinged(folder: string, { native = addon, node = process.execPath } = {}): Ran {
+/** `fake`: what the addon is, in words of JavaScript. */
+function pinged(folder: string, { fake = '', node = process.execPath } = {}): Ran {
   const watch = join(freshDirectory(), 'watch.cjs');
   const seen = `${watch}.json`;
   writeFileSync(
@@ -45,11 +46,12 @@ function pinged(folder: string, { native = addon, node = process.execPath } = {}
          const bytes = options.cachedData?.length ?? 0;
          require('node:fs').writeFileSync(${JSON.stringify(seen)}, JSON.stringify({ bytes, taken: bytes > 0 && !this.cachedDataRejected }));
        }
-     };`,
+     };
+     ${fake === '' ? '' : `process.dlopen = (module) => void (module.exports = ${fake});`}`,
   );
   const words = ['--require', watch, join(folder, 'kvlane.cjs'), 'serve', '--mount', `kv0=${freshDirectory()}`, '--create', '--arena-mib', '1'];
   const input = `${JSON.stringify({ id: 1, op: 'ping' })}\n`;
-  const { stdout, stderr, status } = spawnSync(node, words, { input, encoding: 'utf8', timeout: 10_000, env: { PATH: process.env['PATH'], KVLANE_NATIVE: native } });
+  const { stdout, stderr, status } = spawnSync(node, words, { input, encoding: 'utf8', timeout: 10_000, env: { PATH: process.env['PATH'], KVLANE_NATIVE: addon } });
   return { stdout, stderr, status, code: JSON.parse(readFileSync(seen, 'utf8')) as Ran['code'] };
 }
 
@@ -128,25 +130,19 @@ function relabelled(code: Buffer, was: string, becomes: string): Buffer {
 
 test('an addon of another build is refused, in words', () => {
   const folder = copyOf(['kvlane.cjs', SCRIPT, CODE]);
-  const older = join(folder, 'older.cjs');
-  writeFileSync(older, 'module.exports = { nowUs: () => 1, words: {} };');
-  const { stdout, stderr, status } = pinged(folder, { native: older });
+  const { stdout, stderr, status } = pinged(folder, { fake: '{ nowUs: () => 1, words: {} }' });
   expect(stdout).toBe('');
-  expect(stderr).toMatch(/cannot be loaded[^]*older\.cjs \(from KVLANE_NATIVE\): it is of another build than this script: its layout is not known, wanted is \d+\n {2}unset KVLANE_NATIVE/);
+  expect(stderr).toMatch(/cannot be loaded[^]*kvlane\.node \(from KVLANE_NATIVE\): it is of another build than this script: its layout is not known, wanted is \d+\n {2}unset KVLANE_NATIVE/);
   expect(status).toBe(2);
 });
 
 test('an error says where it came from, in the names of the sources', () => {
   const folder = copyOf(['kvlane.cjs', SCRIPT, CODE]);
-  const broken = join(folder, 'broken.cjs');
-  writeFileSync(
-    broken,
-    `module.exports = {
-      layout: ${LAYOUT}, words: {}, hardExit: (code) => process.reallyExit(code), start() { throw new Error('made for this test'); },
-      createArena: (bytes) => ({ fd: 0, bytes, pageBytes: 4096, backing: 'shmem', advice: '' }),
-    };`,
-  );
-  const { stderr, status } = pinged(folder, { native: broken });
+  const fake = `{
+    layout: ${LAYOUT}, words: {}, hardExit: (code) => process.reallyExit(code), start() { throw new Error('made for this test'); },
+    createArena: (bytes) => ({ fd: 0, bytes, pageBytes: 4096, backing: 'shmem', advice: '' }),
+  }`;
+  const { stderr, status } = pinged(folder, { fake });
   expect(stderr).toMatch(/made for this test[^]* at startNative [^]*kvlane\.bundle\.cjs:\d+:\d+[^]* at serve /);
   expect(status).toBe(70);
 });

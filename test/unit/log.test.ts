@@ -7,7 +7,7 @@ afterEach(() => vi.useRealTimers());
 
 function logging(options: { terminal?: boolean; pendingBytesMax?: number } = {}) {
   const sink = heldSink();
-  const log = createLog({ sink, terminal: options.terminal ?? false, ...options });
+  const log = createLog({ sink, terminal: options.terminal ?? false, nowMs: () => performance.now(), ...options });
   const lines = (): Record<string, unknown>[] =>
     sink.writes.join('').split('\n').filter(Boolean).map((line) => JSON.parse(line) as Record<string, unknown>);
   return { sink, log, lines };
