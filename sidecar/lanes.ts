@@ -60,7 +60,6 @@ export class Lanes {
 
   /** Ends the owner's claim wherever it is: deadline, cancel, shutdown, joined probe. Calls no owner. */
   settle(operation: Operation, nowUs: number): Settled {
-    operation.settledUs = nowUs;
     if (operation.state === 'gated') {
       this.gate.quit(operation);
       this.#forget(operation);
@@ -122,7 +121,6 @@ export class Lanes {
     }
     for (const operation of newestFirst) {
       if (operation.state !== 'submitted' || !this.#native.withdraw(operation.id)) continue;
-      operation.settledUs = nowUs;
       this.#forget(operation);
       operation.owner.dropped(operation, code, reason);
     }

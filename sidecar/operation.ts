@@ -39,7 +39,6 @@ export class Operation {
   /** Never again evidence against its mount: others answered meanwhile, or it was there when the breaker closed. */
   excused = false;
   submittedUs = 0;
-  settledUs = 0;
   /** Handed over and not come back; also when it was abandoned in the kernel. */
   inHand = false;
   /** When the call it is stuck in began, and which; known once it was abandoned. */

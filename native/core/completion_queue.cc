@@ -20,11 +20,15 @@ constexpr timespec between_tries{0, 1'000'000};
 void CompletionQueue::push(Event event, Hurry hurry) noexcept {
     for (unsigned tries = 1;; tries++) {
         try {
-            std::lock_guard<Monitor> hold(monitor_);
-            events_.push_back(std::move(event));  // leaves the event as it is when it throws
-            if (hurry == Hurry::yes) tell_at_us_ = 0;
-            else if (events_.size() == 1) tell_at_us_ = clock_.now_us() + linger_us;
-            if (!wake_pending_ && tell_at_us_ < courier_sleeps_until_us_) monitor_.wake_one();
+            bool wake;
+            {
+                std::lock_guard<Monitor> hold(monitor_);
+                events_.push_back(std::move(event));  // leaves the event as it is when it throws
+                if (hurry == Hurry::yes) tell_at_us_ = 0;
+                else if (events_.size() == 1) tell_at_us_ = clock_.now_us() + linger_us;
+                wake = !wake_pending_ && tell_at_us_ < courier_sleeps_until_us_;
+            }
+            if (wake) monitor_.wake_one();  // not with the mutex held: it is the first thing that the courier wants
             return;
         } catch (const std::bad_alloc&) {
             if (tries == tries_max) std::terminate();
