@@ -189,6 +189,7 @@ PackedBlocks::PackedBlocks(Core& core, Napi::Value shared, Napi::Value hexes, Na
     const auto numbers = rows.As<Napi::Float64Array>();
     rows_ = numbers.Data();
     count_ = numbers.ElementLength() / columns;
+    if (count_ > 1) unfinished_ = std::make_shared<std::atomic<size_t>>(count_);
     // Names and rows that do not go together would give a block another one's name.
     const size_t lines = count_ == 0 ? 0 : 1 + static_cast<size_t>(std::count(hexes_.begin(), hexes_.end(), '\n'));
     if (numbers.ElementLength() % columns != 0 || lines != count_) {
@@ -206,6 +207,7 @@ Operations PackedBlocks::take(size_t most) {
 std::shared_ptr<Operation> PackedBlocks::next_block() {
     const size_t row = next_++;
     auto operation = std::make_shared<Operation>();
+    operation->unfinished = unfinished_;
     operation->kind = kind_;
     operation->lane_class = lane_class_;
     operation->id = number(row, 0, "submitBlocks: id");

@@ -47,6 +47,7 @@ class PackedBlocks {
     size_t hex_from_ = 0;
     const double* rows_;
     size_t count_;
+    std::shared_ptr<std::atomic<size_t>> unfinished_;
     size_t next_ = 0;
 };
 

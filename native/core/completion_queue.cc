@@ -17,15 +17,15 @@ constexpr unsigned tries_max = 1'000;
 constexpr timespec between_tries{0, 1'000'000};
 }  // namespace
 
-void CompletionQueue::push(Event event, Hurry hurry) noexcept {
+void CompletionQueue::push(Event event, uint64_t linger) noexcept {
     for (unsigned tries = 1;; tries++) {
         try {
             bool wake;
             {
                 std::lock_guard<Monitor> hold(monitor_);
                 events_.push_back(std::move(event));  // leaves the event as it is when it throws
-                if (hurry == Hurry::yes) tell_at_us_ = 0;
-                else if (events_.size() == 1) tell_at_us_ = clock_.now_us() + linger_us;
+                const uint64_t tell_at_us = linger == 0 ? 0 : clock_.now_us() + linger;
+                tell_at_us_ = events_.size() == 1 ? tell_at_us : std::min(tell_at_us_, tell_at_us);
                 wake = !wake_pending_ && tell_at_us_ < courier_sleeps_until_us_;
             }
             if (wake) monitor_.wake_one();  // not with the mutex held: it is the first thing that the courier wants

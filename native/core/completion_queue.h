@@ -5,7 +5,7 @@
 //
 // The courier is the only thread that wakes the loop: that takes a descriptor, and lanes have none of
 // ours. It wakes once and not again until the batch was taken; everything that arrives in between
-// rides along. A completion behind which more work waits lingers a little, for company: small blocks
+// rides along. A completion that ends nobody's wait lingers a little, for company: small blocks
 // are through in a few microseconds, and a wake-up of the loop for each costs more than the block.
 // The courier also keeps the one timer, and sleeps without a time limit when it has nothing to wait for.
 #pragma once
@@ -20,10 +20,11 @@
 
 namespace kvlane {
 
-// How long news may wait for more of it. Less than one disk read; enough for some forty blocks of 4 KiB.
+// How long news may wait for more of it: where more work is queued, and others may end a task with it: less than one disk read.
 inline constexpr uint64_t linger_us = 100;
-
-enum class Hurry : uint8_t { no, yes };
+// Of a task that goes on in any case; the last of it is told as any other. Some dozens of small blocks; what the
+// loop has to do for them is no more than it does in passing when the last has come.
+inline constexpr uint64_t linger_within_task_us = 500;
 
 class CompletionQueue {
   public:
@@ -36,8 +37,8 @@ class CompletionQueue {
 
     // Any thread. Never throws: a lane whose news is lost would leave its task to the deadline and its
     // slot in quarantine for ever.
-    // `Hurry::no`: the receiver may be told up to linger_us later.
-    void push(Event event, Hurry hurry = Hurry::yes) noexcept;
+    // The receiver may be told up to `linger` microseconds later.
+    void push(Event event, uint64_t linger = 0) noexcept;
     Batch take();            // the receiver, after a wake-up (or whenever it likes)
 
     // One timer; replaces the former, 0 disarms. Fires at the time or after it, never before.

@@ -64,6 +64,7 @@ Abandoned LanePool::abandon(Operation& operation) {
 bool LanePool::withdraw(Operation& operation) {
     std::lock_guard<Monitor> hold(monitor_);
     if (!operation.withdraw()) return false;
+    operation.last_of_its_task();
     queue_.erase(operation.queue_position);
     queued_hint_.store(queue_.size(), std::memory_order_relaxed);
     return true;
@@ -206,12 +207,13 @@ void LanePool::finish(Lane& lane, unsigned seat_number) {
     Seat& seat = lane.seats_[seat_number];
     std::shared_ptr<Operation> operation;
     bool late;
-    Hurry hurry;
+    uint64_t linger = 0;
     {
         std::lock_guard<Monitor> hold(monitor_);
         operation = std::move(seat.operation);
         late = operation->finish();
-        hurry = late || queue_.empty() ? Hurry::yes : Hurry::no;  // more of it follows: see linger_us
+        const bool last = operation->last_of_its_task();
+        if (!late) linger = !last ? linger_within_task_us : queue_.empty() ? 0 : linger_us;
         operation->lane = nullptr;
         operation->seat = nullptr;
         seat.operation = nullptr;
@@ -220,7 +222,7 @@ void LanePool::finish(Lane& lane, unsigned seat_number) {
         seat.word.rest();
         recount(lane);
     }
-    world_.completions->push({.type = Event::Type::done, .operation = std::move(operation), .late = late}, hurry);
+    world_.completions->push({.type = Event::Type::done, .operation = std::move(operation), .late = late}, linger);
 }
 
 void LanePool::reported_call_returned(Lane& lane, WatchWord& word, const WatchWord::Reading& call) {
@@ -346,7 +348,8 @@ void LanePool::complete_unstarted(std::shared_ptr<Operation> operation, Status s
     operation->result.error = error;
     operation->result.phase = Phase::queue;
     const bool late = operation->finish();
-    world_.completions->push({.type = Event::Type::done, .operation = std::move(operation), .late = late});
+    const uint64_t linger = operation->last_of_its_task() ? 0 : linger_within_task_us;
+    world_.completions->push({.type = Event::Type::done, .operation = std::move(operation), .late = late}, linger);
 }
 
 // ---- without it ----

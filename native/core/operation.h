@@ -95,6 +95,7 @@ struct Operation {
     bool bump = false;             // name_space: start a new generation
     uint32_t file_mode = 0600;     // store; directories get the matching x bits
     std::string text;              // name_space: fingerprint JSON, compact, keys sorted by the caller
+    std::shared_ptr<std::atomic<size_t>> unfinished;  // of its task's operations; none: it is the only one
 
     // Life; written by the lane and by abandon().
     std::atomic<uint8_t> state{static_cast<uint8_t>(State::queued)};
@@ -138,6 +139,9 @@ struct Operation {
         }
         return static_cast<State>(now & state_mask);
     }
+
+    // Counts it off, once. True: nobody waits for another of its task. Of one that was abandoned nobody cares.
+    bool last_of_its_task() { return !unfinished || unfinished->fetch_sub(1, std::memory_order_relaxed) == 1; }
 
     // By whoever wants it back only while it is queued. False: a lane has it, and the claim stands.
     bool withdraw() {

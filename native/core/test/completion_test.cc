@@ -51,12 +51,12 @@ TEST("the courier rings once, and what arrives before the batch is taken rides a
 TEST("news in no hurry waits a little for company, and rides along with news in a hurry") {
     auto& courier = Courier::make();
     const uint64_t began_us = Courier::clock().now_us();
-    courier.queue.push({.type = Event::Type::notice}, Hurry::no);
+    courier.queue.push({.type = Event::Type::notice}, linger_us);
     CHECK_EVENTUALLY(courier.rings == 1);
     CHECK(Courier::clock().now_us() - began_us >= linger_us);
     CHECK_EQUAL(courier.queue.take().events.size(), 1U);
 
-    courier.queue.push({.type = Event::Type::notice, .text = "first"}, Hurry::no);
+    courier.queue.push({.type = Event::Type::notice, .text = "first"}, linger_us);
     courier.queue.push({.type = Event::Type::notice, .text = "last"});
     CHECK_EVENTUALLY(courier.rings == 2);
     size_t heard = 0;
@@ -65,8 +65,26 @@ TEST("news in no hurry waits a little for company, and rides along with news in 
 
     // A timer that is armed for later does not keep it.
     courier.queue.arm_timer(Courier::clock().now_us() + 60'000'000);
-    courier.queue.push({.type = Event::Type::notice}, Hurry::no);
+    courier.queue.push({.type = Event::Type::notice}, linger_us);
     CHECK_EVENTUALLY(courier.queue.take().events.size() == 1);
+}
+
+TEST("news that may wait long goes with news that may wait less, whichever came first") {
+    constexpr uint64_t long_us = 60'000'000;
+    auto& courier = Courier::make();
+    for (const auto& [first, second] : {std::pair{long_us, linger_us}, {linger_us, long_us}, {long_us, uint64_t{0}}, {uint64_t{0}, long_us}}) {
+        const int before = courier.rings;
+        courier.queue.push({.type = Event::Type::notice}, first);
+        courier.queue.push({.type = Event::Type::notice}, second);
+        CHECK_EVENTUALLY(courier.rings > before);
+        size_t heard = 0;
+        const auto both = [&] { return (heard += courier.queue.take().events.size()) == 2; };
+        CHECK_EVENTUALLY(both());
+    }
+    // Nothing of it is left behind for what comes alone later.
+    const int before = courier.rings;
+    courier.queue.push({.type = Event::Type::notice}, linger_us);
+    CHECK_EVENTUALLY(courier.rings == before + 1);
 }
 
 TEST("of a hundred thousand events from four threads none is lost, and each thread's stay in order") {

@@ -71,6 +71,32 @@ TEST("operations that are submitted together find as many lanes as single ones, 
     CHECK_EVENTUALLY(world.count(Event::Type::done) == 8);
 }
 
+TEST("the last of a task is the one behind which none of it is left, also when others were taken back or came too late") {
+    auto& world = LaneWorld::make();
+    auto pool = world.pool(1);
+    Operations together;
+    for (int i = 0; i < 4; ++i) {
+        together.push_back(std::make_shared<Operation>());
+        together.back()->id = world.next_id++;
+        together.back()->hex = "read";
+    }
+    const std::vector<std::shared_ptr<Operation>> kept(together.begin(), together.end());
+    const auto unfinished = std::make_shared<std::atomic<size_t>>(together.size());
+    for (const auto& each : kept) each->unfinished = unfinished;
+    kept[3]->deadline_us = 1;  // before it is looked at
+    pool->submit(std::move(together));
+    CHECK_EVENTUALLY(world.gate.inside() == 1);
+    CHECK_EQUAL(unfinished->load(), 4U);
+    CHECK(pool->withdraw(*kept[1]));
+    CHECK(!pool->withdraw(*kept[1]));
+    CHECK_EQUAL(unfinished->load(), 3U);
+    world.gate.release(kept[0]->id);
+    CHECK_EVENTUALLY(world.gate.inside() == 1 && unfinished->load() == 2);
+    world.gate.release_all();
+    CHECK_EVENTUALLY(world.count(Event::Type::done) == 3);
+    CHECK_EQUAL(unfinished->load(), 0U);
+}
+
 TEST("a lane whose operation was abandoned is replaced when there is work for another") {
     auto& world = LaneWorld::make();
     auto pool = world.pool(1, 2);
