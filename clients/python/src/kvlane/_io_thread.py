@@ -56,6 +56,8 @@ class IoThread:
         self.lingered = False  # the life that was closed had its EOF_LINGER_US
         self.watched: dict[int, int] = {}  # descriptors and events that the poller knows
         self.poller = select.poll()
+        # os.read would allocate all of it for the shortest answer: three system calls, one of which stops our other threads.
+        self.buffer = memoryview(bytearray(READ_BYTES))
         _cores.add(core)
         self.thread = threading.Thread(target=self._run, name="kvlane-io", daemon=True)
         self.thread.start()
@@ -95,7 +97,7 @@ class IoThread:
             for process in core.corpses.prune():
                 core.notes.add(f"pid {process.pid} {process.status}")
             if life is not None:
-                self._judge(life, at_us)
+                self._judge(life, ready, at_us)
             if core.close_wanted:
                 self._close(at_us)
 
@@ -157,18 +159,18 @@ class IoThread:
     def _read_lines(self, life: Life) -> None:
         for _ in range(READS_MAX):
             try:
-                data = os.read(life.process.stdout, READ_BYTES)
+                count = os.readv(life.process.stdout, [self.buffer])
             except BlockingIOError:
                 return
-            if not data:
+            if count == 0:
                 life.eof_us = now_us()
                 life.process.close_stdout()
                 return
-            for line in life.splitter.feed(data):
+            for line in life.splitter.feed(self.buffer[:count]):
                 message = parse_line(line)  # outside the lock: callers submit meanwhile
                 with self.core.lock:
                     self.core.handle_message(life, message)
-            if len(data) < READ_BYTES:
+            if count < READ_BYTES:
                 return
 
     def _read_stderr(self, life: Life, reads: int) -> bool:
@@ -184,13 +186,14 @@ class IoThread:
 
     # --- the end of a life and the next one ----------------------------------------------------------------------
 
-    def _judge(self, life: Life, at_us: int) -> None:
+    def _judge(self, life: Life, ready: dict[int, int], at_us: int) -> None:
         """Whether this life goes on."""
         core = self.core
         core.heartbeat(life, at_us)
         reason = life.broken
         start_limit_us = life.born_us + core.options.start_timeout_ms * 1000
-        if reason is None and life.process.reap():
+        pidfd = life.process.pidfd  # it tells; asking at each turn would let go of the interpreter, just when a caller is woken
+        if reason is None and (pidfd < 0 or pidfd in ready or life.eof_us is not None) and life.process.reap():
             reason = "it ended"
             if life.process.stdout >= 0:  # what it said last still counts
                 self._read_stdout(life)

@@ -27,7 +27,7 @@ class LineSplitter:
         self._scanned = 0
         self._line_bytes_max = line_bytes_max
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
+    def feed(self, data: bytes | memoryview) -> Iterator[bytes]:
         self._buffer += data
         start = 0
         try:
