@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -146,6 +147,21 @@ def test_a_death_answers_everything_at_once_and_a_new_life_begins_with_a_new_are
     fake.wait_born()
     fake.answer(fake.expect("load"))
     assert kv.wait(task).ok
+
+
+def test_a_death_is_noticed_where_the_kernel_has_no_pidfds(fake: FakeSidecar) -> None:
+    def without_pidfd(argv: Any, environment: Any, arena_fd: int) -> SidecarProcess:
+        process = SidecarProcess.spawn(argv, environment, arena_fd)
+        os.close(process.pidfd)
+        process.pidfd = -1
+        return process
+
+    kv = Client(fake.options(**QUICK), _spawn=without_pidfd)
+    kv.wait_ready()
+    fake.signal(signal.SIGKILL)
+    eventually(lambda: kv.life == 2 and kv.state == "up")
+    assert kv.client_stats()["unreaped_pids"] == []
+    kv.close()
 
 
 def test_a_mute_sidecar_is_replaced_and_an_idle_one_is_left_alone(fake: FakeSidecar, connect: Connect) -> None:
