@@ -1,4 +1,5 @@
-// Four projects, by what they need: unit (nothing), golden and process (the built sidecar), stall (a mount to hang).
+// Projects by what they need: unit and sim (nothing), golden, process and security (the built sidecar), browser (that and a browser), scale and
+// stall (a mount to hang).
 // Tests that start sidecars run one file at a time: they watch clocks, and two cores are shared with what they start.
 import { defineConfig } from 'vitest/config';
 
@@ -12,8 +13,12 @@ export default defineConfig({
   test: {
     projects: [
       { test: { ...shared, name: 'unit', include: ['test/unit/**/*.test.ts'], testTimeout: 10_000 } },
+      { test: { ...starting, name: 'sim', include: ['test/sim/**/*.test.ts'], testTimeout: 300_000 } },
       { test: { ...starting, name: 'golden', include: ['test/golden.test.ts'] } },
       { test: { ...starting, name: 'process', include: ['test/process/**/*.test.ts'] } },
+      { test: { ...starting, name: 'security', include: ['test/security/**/*.test.ts'] } },
+      { test: { ...starting, name: 'browser', include: ['test/browser/**/*.test.ts'], testTimeout: 180_000, hookTimeout: 60_000 } },
+      { test: { ...starting, name: 'scale', include: ['test/scale/**/*.test.ts'], testTimeout: 60_000, hookTimeout: 60_000 } },
       { test: { ...starting, name: 'stall', include: ['test/lab.test.ts', 'test/stall/**/*.test.ts'], testTimeout: 60_000, hookTimeout: 60_000 } },
     ],
   },

@@ -25,6 +25,8 @@ export interface Native {
   nowUs(): number;
   /** Once. Throws with `code` KVLANE_NO_OPENAT2 where the kernel or a seccomp profile lacks what lanes need. `onEvents` is called on this thread, never from inside another function of this interface. */
   start(options: { stallUs: number; stuckProcessMax: number; /** No payload gets a checksum: to measure what they cost. */ unchecked?: boolean }, onEvents: (batch: NativeEvent[]) => void): void;
+  /** What the next call of onEvents would bring, now: before something is judged by its time. */
+  collect(): NativeEvent[];
   /** One timer; replaces the former, 0 disarms. Its event comes at the time or after it, never before. */
   armTimer(atUs: number): void;
   /** Maps an inherited memfd as region 0, after checking its seals and size. Errors carry `code`: ARENA_…. Before any pool. */
@@ -41,6 +43,9 @@ export interface Native {
   addMount(path: string): number;
   /** What lanes verify when they open the root; null: not known yet, and only identify and probe run. */
   setMountIdentity(mount: number, storeId: string | null): void;
+  /** What the mount may keep of removed and replaced blocks, to overwrite it; nothing at first. */
+  setRecycling(mount: number, limits: RecycleLimits): void;
+  recycling(mount: number): RecycleFigures;
   /**
    * One queue and its lanes, which are made on demand. `forProbes`: those in the place of stuck ones come from a small
    * reserve instead of stuckProcessMax.
@@ -61,9 +66,11 @@ export interface Native {
   abandon(id: number): Abandoned;
   /** Takes it back out of the queue: true, and nothing is heard of it again. False: a lane took it up, and the caller's claim stands. */
   withdraw(id: number): boolean;
+  /** Somebody beside its task waits for it: its end is told at once, not with those of its task. */
+  hurry(id: number): void;
   poolState(pool: number): PoolState;
-  /** Calls over stallUs, and abandoned operations that the kernel still has. */
-  stuck(): StuckCall[];
+  /** Calls over stallUs, and abandoned operations that the kernel still has; `all`: whatever lanes have in hand. */
+  stuck(all?: boolean): StuckCall[];
   /** Ends the process now; joins nothing, flushes nothing. */
   hardExit(code: number): never;
   /** {type: 'parent_gone'} once, at once if it has gone already; a notice if it cannot be watched. */
@@ -93,6 +100,28 @@ export interface ArenaInfo {
   advice: string;
 }
 
+export interface RecycleLimits {
+  /** 0: none, and those that are there stay unused. */
+  files: number;
+  bytes: number;
+  /** For so long a replaced file is left alone. */
+  restUs: number;
+  fileMode: number;
+}
+
+export interface RecycleFigures {
+  /** false also where the file system turned out to have no use for it. */
+  on: boolean;
+  /** Waiting now. */
+  files: number;
+  bytes: number;
+  /** Since the start: blocks stored over such a file; files that came in, that were unlinked, that were gone or changed when wanted. */
+  recycled: number;
+  kept: number;
+  dropped: number;
+  lost: number;
+}
+
 export type OpSpec = { id: number; mount: number; rootGeneration: number; /** 0: none */ deadlineUs: number } & (
   | { kind: 'load'; namespace: string; hex: string; region: 0 | 1; offset: number; bytes: number }
   | { kind: 'store'; namespace: string; hex: string; region: 0 | 1; offset: number; bytes: number; replace: boolean; durable: boolean; fileMode: number }
@@ -101,6 +130,7 @@ export type OpSpec = { id: number; mount: number; rootGeneration: number; /** 0:
   | { kind: 'aside'; namespace: string; hex: string; inode: string; fileMode: number }
   | { kind: 'identify'; create: boolean; fileMode: number }
   | { kind: 'namespace'; namespace: string; fingerprint: string; bump: boolean; fileMode: number }
+  | { kind: 'tidy'; olderUs: number; fileMode: number }
   | { kind: 'probe'; probeClass: LaneClass; fileMode: number }
 );
 

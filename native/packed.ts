@@ -8,15 +8,16 @@
 import type { Abandoned, BlockSpec, Native, NativeEvent, NativeStatus, Phase, SharedSpec } from './index.ts';
 
 /** Counts the changes of what crosses packed; as packed_layout in to_js.h. Script and addon may come from two builds. */
-export const LAYOUT = 1;
+export const LAYOUT = 2;
 
 /** What the addon itself offers. */
-export interface Addon extends Omit<Native, 'start' | 'submitBlocks' | 'abandon'> {
+export interface Addon extends Omit<Native, 'start' | 'collect' | 'submitBlocks' | 'abandon'> {
   readonly layout: number;
   /** Its enumerations, by number. */
   readonly words: { statuses: NativeStatus[]; states: Abandoned['state'][]; phases: Phase[] };
   /** A number among the events stands for so many rows. */
   start(options: { stallUs: number; stuckProcessMax: number; unchecked?: boolean }, onEvents: (events: (NativeEvent | number)[], rows: Float64Array | null) => void): void;
+  collect(): [events: (NativeEvent | number)[], rows: Float64Array | null];
   /** hexes: one a line. */
   submitBlocks(pool: number, shared: SharedSpec, hexes: string, rows: Float64Array): void;
   /** sinceUs * 64 + code, where code = phase * 4 + state; an object where that is not all, or too much. A thousand tasks may be given up at once. */
@@ -37,6 +38,7 @@ export function unpacked(addon: Addon): Native {
   return {
     ...addon,
     start: (options, onEvents) => addon.start(options, (events, rows) => onEvents(unpackEvents(addon.words, events, rows))),
+    collect: () => unpackEvents(addon.words, ...addon.collect()),
     abandon: (id) => unpackAbandoned(addon.words, addon.abandon(id)),
     submitBlocks: (pool, shared, blocks) => addon.submitBlocks(pool, shared, packHexes(blocks), packRows(blocks)),
   };

@@ -74,7 +74,8 @@ function normalise(message: RequestMessage, context: DecodeContext): Request {
       if (!isId(message.task)) throw new Refusal(wrong('task', message.task, context));
       return { op: 'cancel', id, line, task: message.task };
     case 'shutdown': return { op: 'shutdown', id, line, ...(message.timeout_ms === undefined ? {} : { timeoutMs: message.timeout_ms }) };
-    case 'stats': case 'stuck': case 'ping': case 'help': return { op: message.op, id, line };
+    case 'stuck': return { op: 'stuck', id, line, ...(message.over_ms === undefined ? {} : { overMs: message.over_ms }) };
+    case 'stats': case 'ping': case 'help': return { op: message.op, id, line };
   }
 }
 

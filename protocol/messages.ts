@@ -293,7 +293,7 @@ export const REQUEST_FIELDS: Record<Op, readonly string[]> = {
   namespace: ['id', 'op', 'mount', 'timeout_ms', 'deadline_us', 'name', 'fingerprint', 'bump'],
   cancel: ['id', 'op', 'task'],
   stats: ['id', 'op'],
-  stuck: ['id', 'op'],
+  stuck: ['id', 'op', 'over_ms'],
   ping: ['id', 'op'],
   help: ['id', 'op'],
   shutdown: ['id', 'op', 'timeout_ms'],
@@ -372,6 +372,7 @@ export interface StatsMessage {
 export interface StuckMessage {
   id: Id;
   op: 'stuck';
+  over_ms?: number | undefined;
 }
 
 export interface PingMessage {
@@ -485,6 +486,7 @@ export interface StuckAnswer {
   id: Id;
   ok: true;
   stuck: StuckEntry[];
+  more?: number | undefined;
 }
 
 export interface PingAnswer {

@@ -35,7 +35,9 @@ function editDistance(a: string, b: string): number {
 export function show(value: unknown): string {
   if (typeof value === 'string') {
     const cut = value.length > LIMITS.quoted_chars_max;
-    return JSON.stringify(cut ? value.slice(0, LIMITS.quoted_chars_max) : value) + (cut ? '…' : '');
+    const quoted = JSON.stringify(cut ? value.slice(0, LIMITS.quoted_chars_max) : value);
+    // JSON leaves these as they are, and a terminal obeys some of them.
+    return quoted.replace(/[\u007f-\u009f]/g, (wild) => `\\u${wild.charCodeAt(0).toString(16).padStart(4, '0')}`) + (cut ? '…' : '');
   }
   if (Array.isArray(value)) return value.length === 0 ? 'an empty array' : `an array of ${value.length}`;
   if (typeof value === 'object' && value !== null) return 'an object';

@@ -78,10 +78,16 @@ export interface ShutdownRequest extends RequestHead {
   timeoutMs?: number;
 }
 
+export interface StuckRequest extends RequestHead {
+  op: 'stuck';
+  /** Without it: what is late. */
+  overMs?: number;
+}
+
 export interface PlainRequest extends RequestHead {
-  op: 'stats' | 'stuck' | 'ping' | 'help';
+  op: 'stats' | 'ping' | 'help';
 }
 
 export type BlockRequest = StoreRequest | LoadRequest | LookupRequest | RemoveRequest;
 export type MountRequest = BlockRequest | NamespaceRequest;
-export type Request = MountRequest | CancelRequest | ShutdownRequest | PlainRequest;
+export type Request = MountRequest | CancelRequest | ShutdownRequest | StuckRequest | PlainRequest;

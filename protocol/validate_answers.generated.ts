@@ -1460,7 +1460,7 @@ validate60.errors = vErrors;
 return errors === 0;
 }
 
-const schema27 = {"type":"object","additionalProperties":false,"required":["id","ok","stuck"],"properties":{"id":{"$ref":"kvlane#/$defs/Id"},"ok":{"const":true},"stuck":{"type":"array","items":{"$ref":"kvlane#/$defs/StuckEntry"}}}};
+const schema27 = {"type":"object","additionalProperties":false,"required":["id","ok","stuck"],"properties":{"id":{"$ref":"kvlane#/$defs/Id"},"ok":{"const":true},"stuck":{"type":"array","items":{"$ref":"kvlane#/$defs/StuckEntry"}},"more":{"type":"integer","minimum":1,"description":"How many further ones are not listed; the oldest are."}}};
 const schema28 = {"type":"object","additionalProperties":false,"required":["mount","class","phase","tid","syscall","since_us","for_ms","settled"],"properties":{"mount":{"type":"string"},"class":{"$ref":"kvlane#/$defs/LaneClass"},"kind":{"type":"string"},"phase":{"$ref":"kvlane#/$defs/Phase"},"key":{"type":"string"},"slot":{"type":"integer","minimum":0},"task":{"$ref":"kvlane#/$defs/Id"},"tid":{"type":"integer","minimum":0},"syscall":{"type":"string"},"since_us":{"type":"integer","minimum":0},"for_ms":{"type":"integer","minimum":0},"settled":{"type":"boolean"}}};
 const schema29 = {"enum":["load","store","metadata"]};
 
@@ -1712,7 +1712,7 @@ return false;
 else {
 const _errs1 = errors;
 for(const key0 in data){
-if(!(((key0 === "id") || (key0 === "ok")) || (key0 === "stuck"))){
+if(!((((key0 === "id") || (key0 === "ok")) || (key0 === "stuck")) || (key0 === "more"))){
 validate64.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
 return false;
 break;
@@ -1771,6 +1771,28 @@ var valid0 = _errs4 === errors;
 }
 else {
 var valid0 = true;
+}
+if(valid0){
+if(data.more !== undefined){
+let data4 = data.more;
+const _errs7 = errors;
+if(!(((typeof data4 == "number") && (!(data4 % 1) && !isNaN(data4))) && (isFinite(data4)))){
+validate64.errors = [{instancePath:instancePath+"/more",schemaPath:"#/properties/more/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
+if(errors === _errs7){
+if((typeof data4 == "number") && (isFinite(data4))){
+if(data4 < 1 || isNaN(data4)){
+validate64.errors = [{instancePath:instancePath+"/more",schemaPath:"#/properties/more/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+return false;
+}
+}
+}
+var valid0 = _errs7 === errors;
+}
+else {
+var valid0 = true;
+}
 }
 }
 }

@@ -1514,7 +1514,7 @@ validate93.errors = vErrors;
 return errors === 0;
 }
 
-const schema31 = {"type":"object","additionalProperties":false,"required":["id","op"],"properties":{"id":{"$ref":"kvlane#/$defs/Id"},"op":{"const":"stuck"}}};
+const schema31 = {"type":"object","additionalProperties":false,"required":["id","op"],"properties":{"id":{"$ref":"kvlane#/$defs/Id"},"op":{"const":"stuck"},"over_ms":{"type":"integer","minimum":0,"maximum":3600000,"description":"Every call that has been with a lane for so long; without it those over stall_ms and those that were given up."}}};
 
 function validate95(data, {instancePath="", parentData, parentDataProperty, rootData=data}={}){
 let vErrors = null;
@@ -1529,7 +1529,7 @@ return false;
 else {
 const _errs1 = errors;
 for(const key0 in data){
-if(!((key0 === "id") || (key0 === "op"))){
+if(!(((key0 === "id") || (key0 === "op")) || (key0 === "over_ms"))){
 validate95.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
 return false;
 break;
@@ -1558,6 +1558,34 @@ var valid0 = _errs3 === errors;
 }
 else {
 var valid0 = true;
+}
+if(valid0){
+if(data.over_ms !== undefined){
+let data2 = data.over_ms;
+const _errs4 = errors;
+if(!(((typeof data2 == "number") && (!(data2 % 1) && !isNaN(data2))) && (isFinite(data2)))){
+validate95.errors = [{instancePath:instancePath+"/over_ms",schemaPath:"#/properties/over_ms/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
+if(errors === _errs4){
+if((typeof data2 == "number") && (isFinite(data2))){
+if(data2 > 3600000 || isNaN(data2)){
+validate95.errors = [{instancePath:instancePath+"/over_ms",schemaPath:"#/properties/over_ms/maximum",keyword:"maximum",params:{comparison: "<=", limit: 3600000}}];
+return false;
+}
+else {
+if(data2 < 0 || isNaN(data2)){
+validate95.errors = [{instancePath:instancePath+"/over_ms",schemaPath:"#/properties/over_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+return false;
+}
+}
+}
+}
+var valid0 = _errs4 === errors;
+}
+else {
+var valid0 = true;
+}
 }
 }
 }

@@ -8,9 +8,13 @@ import { failedEntries, type Asked, type Failure } from './failures.ts';
 import type { LaneGroup } from './lane_group.ts';
 import type { Mount } from './mount.ts';
 import { Operation, gateKeyOf, type Done, type Owner } from './operation.ts';
-import { FREE, NAMES } from './slots.ts';
 import { CODE_OF, ms, type TaskContext } from './task_context.ts';
 import { Task, type EndCode } from './task_table.ts';
+
+/** After these a look-up is to ask the mount again. */
+const MISSES: ReadonlySet<Done['status']> = new Set(['not_found', 'corrupt', 'newer_format']);
+
+const CLASS_OF = { load: 'load', store: 'store', remove: 'metadata' } as const;
 
 type BlockRequest = StoreRequest | LoadRequest | RemoveRequest;
 
@@ -19,23 +23,24 @@ export class BlockTask extends Task implements Owner, Asked {
   readonly mount: string;
   #request: BlockRequest;
   #mount: Mount;
-  #group: LaneGroup;
   #context: TaskContext;
   #operations: (Operation | null)[];
   #pending = 0;
+  #started = false;
   #done = 0;
+  /** Removals that the index knew of at the start. */
+  #removals = 0;
   #kept = 0;
   #failures: Failure[] = [];
   #inline: InlineBlock[] = [];
   /** Damaged files that loads of this task met: moved away once it is answered. */
   #damaged: { block: number; inode: string }[] = [];
 
-  constructor(request: BlockRequest, mount: Mount, group: LaneGroup, receivedUs: number, deadlineUs: number, context: TaskContext) {
+  constructor(request: BlockRequest, mount: Mount, receivedUs: number, deadlineUs: number, context: TaskContext) {
     super(request.id, request.op, receivedUs, deadlineUs);
     this.mount = mount.name;
     this.#request = request;
     this.#mount = mount;
-    this.#group = group;
     this.#context = context;
     this.#operations = new Array<Operation | null>(request.blocks.hexes.length).fill(null);
   }
@@ -48,11 +53,12 @@ export class BlockTask extends Task implements Owner, Asked {
     let inline = 0;
     for (let block = 0; block < slots.length; block += 1) {
       const slot = slots[block]!;
-      if (slot === null) inline += 1;
-      else if (this.#context.slots.state(slot) !== FREE) {
-        const state = this.#context.slots.state(slot);
-        return { code: 'SLOT_BUSY', message: `slot ${slot} of block ${block} is ${NAMES[state]}; nothing was started. It is free after ${state === 1 ? 'the answer to the request that uses it' : 'slots_freed names it'}` };
+      if (slot === null) {
+        inline += 1;
+        continue;
       }
+      const why = this.#context.slots.whyBusy(slot);
+      if (why !== null) return { code: 'SLOT_BUSY', message: `nothing was started: slot ${slot} of block ${block} is ${why}` };
     }
     if (inline > this.#context.staging.left(request.op === 'store')) {
       const { areas, quarantined } = this.#context.staging.figures();
@@ -67,13 +73,18 @@ export class BlockTask extends Task implements Owner, Asked {
     const count = hexes.length;
     const changesNames = request.op !== 'load';
     this.#pending = count;
+    this.#started = true;
+    this.#removals = this.#context.index.removals;
+    if (request.op !== 'remove') for (const slot of request.blocks.slots) if (slot !== null) this.#context.slots.ask(slot);
     const stuckLoads = request.op === 'load' && this.#mount.device!.stuckLoads.size > 0;
+    const group = this.#groupNow();
     const operations: Operation[] = [];
     for (let block = 0; block < count; block += 1) {
       if (stuckLoads && this.#refusedAlone(block, nowUs)) continue;
-      const operation = new Operation(request.op, this.#mount, this.#group, this.#group.pool, this, block, this.deadlineUs);
+      const operation = new Operation(request.op, this.#mount, group, group.pool, this, block, this.deadlineUs);
       operation.namespace = namespaces[block]!;
       operation.hex = hexes[block]!;
+      if (request.op === 'remove') this.#context.index.removing(this.#mount, operation.namespace, operation.hex);
       if (changesNames) operation.gateKey = gateKeyOf(this.#mount, operation.namespace, operation.hex);
       if (request.op === 'store') this.#giveSource(operation, request, block);
       else if (request.op === 'load') this.#giveTarget(operation, request.blocks.slots[block]!, request.blocks.bytes[block] ?? LIMITS.inline_bytes_max);
@@ -92,14 +103,24 @@ export class BlockTask extends Task implements Owner, Asked {
 
   completed(operation: Operation, done: Done, nowUs: number): void {
     const block = operation.index;
-    if (this.#askAgain(operation, done, nowUs)) return;
+    if (this.#learntLength(operation, done) && nowUs < this.deadlineUs) {
+      const { breaker } = this.#groupNow();
+      if (breaker.isOpen()) {
+        // Its length came back late; the second load would be a new one, and no lane is risked for that.
+        this.dropped(operation, 'MOUNT_SUSPENDED', `suspended before its ${done.storedBytes} bytes could be read: ${breaker.reason}`);
+        return;
+      }
+      if (this.#askAgain(operation, done, nowUs)) return;
+    }
     this.#operations[block] = null;
     this.#pending -= 1;
+    if (this.op === 'remove') this.#context.index.removing(this.#mount, operation.namespace, operation.hex); // an error may come after the deed
     if (done.status === 'ok' || (done.status === 'not_found' && this.op === 'remove')) {
       this.#done += 1;
-      this.#succeeded(operation, done);
+      this.#succeeded(operation, done, nowUs);
     } else {
       this.#fail(block, CODE_OF[done.status], nowUs, { phase: done.phase, errno: done.errno, storedBytes: done.storedBytes, detail: done.text });
+      if (MISSES.has(done.status)) this.#context.index.forget(this.#mount, operation.namespace, operation.hex);
       if (done.status === 'corrupt' && this.op === 'load') this.#damaged.push({ block, inode: done.inode });
     }
     if (this.#pending === 0) this.#answer(nowUs);
@@ -111,6 +132,11 @@ export class BlockTask extends Task implements Owner, Asked {
     this.#pending -= 1;
     this.#fail(operation.index, code, nowUs, { detail: reason });
     if (this.#pending === 0) this.#answer(nowUs);
+  }
+
+  /** It had been given up in the kernel. */
+  returned(operation: Operation): void {
+    if (this.op === 'remove') this.#context.index.removing(this.#mount, operation.namespace, operation.hex);
   }
 
   conclude(code: EndCode, nowUs: number): void {
@@ -127,7 +153,7 @@ export class BlockTask extends Task implements Owner, Asked {
         this.#fail(block, code === 'DEADLINE_EXCEEDED' ? 'KEY_BUSY' : code, nowUs, { detail: holder === null ? '' : waitedFor(holder, nowUs) });
         continue;
       }
-      if (settled.quarantined && code === 'DEADLINE_EXCEEDED') this.#group.noteOverrun(operation, nowUs);
+      if (settled.quarantined && code === 'DEADLINE_EXCEEDED') operation.group!.noteOverrun(operation, nowUs);
       const outcomeUnknown = this.op !== 'load' && (settled.state === 'committing' || settled.state === 'done');
       this.#fail(block, code, nowUs, { phase: settled.phase, slot: settled.quarantined, outcomeUnknown, heldUs: settled.quarantined ? nowUs - settled.sinceUs : 0 });
     }
@@ -142,10 +168,15 @@ export class BlockTask extends Task implements Owner, Asked {
     return this.#request.op === 'remove' ? null : this.#request.blocks.slots[block]!;
   }
 
+  // The mount may have gone to another device since the start.
+  #groupNow(): LaneGroup {
+    return this.#mount.device!.groups[CLASS_OF[this.op]];
+  }
+
   // One bad file on a mount that answers others: its stuck call is enough, no second lane goes there.
   #refusedAlone(block: number, nowUs: number): boolean {
     const stuck = this.#mount.device!.stuckLoads.get(gateKeyOf(this.#mount, this.#request.blocks.namespaces[block]!, this.#request.blocks.hexes[block]!));
-    if (stuck === undefined || !this.#group.blamedAlone(stuck, nowUs)) return false;
+    if (stuck === undefined || !this.#groupNow().blamedAlone(stuck, nowUs)) return false;
     this.#pending -= 1;
     this.#fail(block, 'KEY_BUSY', nowUs, { detail: `an earlier load of this block has been in ${stuck.phase} in the kernel for ${ms(nowUs - stuck.sinceUs)} ms, and the mount is not suspended for it; a recovered event says when to try again` });
     return true;
@@ -175,12 +206,16 @@ export class BlockTask extends Task implements Owner, Asked {
   }
 
   // An inline load does not say how long the block is: the first try learns it, the second reads it.
-  #askAgain(first: Operation, done: Done, nowUs: number): boolean {
+  #learntLength(first: Operation, done: Done): boolean {
     if (done.status !== 'length_mismatch' || this.#request.op !== 'load' || !this.#request.inline) return false;
     if (this.#request.blocks.bytes[first.index] != null || first.bytes !== LIMITS.inline_bytes_max) return false;
-    if (done.storedBytes < 1 || done.storedBytes >= LIMITS.inline_bytes_max || nowUs >= this.deadlineUs) return false;
+    return done.storedBytes >= 1 && done.storedBytes < LIMITS.inline_bytes_max;
+  }
+
+  #askAgain(first: Operation, done: Done, nowUs: number): boolean {
     if (this.#context.staging.left(false) === 0) return false;
-    const second = new Operation('load', this.#mount, this.#group, this.#group.pool, this, first.index, this.deadlineUs);
+    const group = this.#groupNow();
+    const second = new Operation('load', this.#mount, group, group.pool, this, first.index, this.deadlineUs);
     second.namespace = first.namespace;
     second.hex = first.hex;
     this.#giveTarget(second, null, done.storedBytes);
@@ -189,18 +224,29 @@ export class BlockTask extends Task implements Owner, Asked {
     return true;
   }
 
-  #succeeded(operation: Operation, done: Done): void {
-    const { stats, damage, native } = this.#context;
+  #succeeded(operation: Operation, done: Done, nowUs: number): void {
+    const { stats, damage, index, native } = this.#context;
+    const { traffic } = this.#mount;
+    if (this.op !== 'remove') index.note(this.#mount, operation.namespace, operation.hex, this.#removals, this.receivedUs, nowUs);
     if (this.op === 'store') {
-      if (done.kept) this.#kept += 1;
-      else {
+      if (done.kept) {
+        this.#kept += 1;
+        traffic.blocks_kept += 1;
+      } else {
         stats.bytesStored += operation.bytes;
+        traffic.stored_bytes += operation.bytes;
+        traffic.blocks_stored += 1;
         damage.replaced(operation.gateKey);
       }
     } else if (this.op === 'load') {
       stats.bytesLoaded += operation.bytes;
+      traffic.loaded_bytes += operation.bytes;
+      traffic.blocks_loaded += 1;
       if (operation.region === 1) this.#inline.push(inlineBlock(operation.index, native.readStaging(operation.offset, operation.bytes)));
-    } else damage.replaced(operation.gateKey);
+    } else {
+      traffic.blocks_removed += 1;
+      damage.replaced(operation.gateKey);
+    }
   }
 
   #fail(block: number, code: Code, nowUs: number, more: { phase?: Failure['phase']; slot?: boolean; errno?: number; outcomeUnknown?: boolean; storedBytes?: number; heldUs?: number; detail?: string }): void {
@@ -229,6 +275,7 @@ export class BlockTask extends Task implements Owner, Asked {
       answer.failed = failedEntries(this.#failures, this) satisfies FailedEntry[];
     }
     this.#context.stats.blocksDone += this.#done;
+    if (this.#started && this.#request.op !== 'remove') for (const slot of this.#request.blocks.slots) if (slot !== null) this.#context.slots.answer(slot);
     this.#context.tasks.answer(this, answer, nowUs);
     for (const { block, inode } of this.#damaged) {
       this.#context.damage.met(this.#mount, this.#request.blocks.namespaces[block]!, this.#request.blocks.hexes[block]!, inode, nowUs);

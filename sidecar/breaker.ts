@@ -5,7 +5,7 @@
 // It opens on evidence of stuck calls only (errors that come back are answers). Evidence is a call in
 // the kernel with nothing of its class completing; look-ups answered from a cache and completions from
 // before the call say nothing. One call that stays while others come and go is one bad file: excused,
-// refused alone elsewhere, and never evidence again.
+// refused alone elsewhere, and never evidence again; its operation's next call may be.
 import type { MountState } from '../protocol/messages.ts';
 
 /** Good answers in a row before a suspended class is used again: one may be a cache or luck. */

@@ -1,11 +1,12 @@
-// build.mjs — makes what runs: dist/kvlane.cjs, the script that it starts, and V8's code for that; `npm run build` comes here.
+// build.mjs — makes what runs: dist/kvlane.cjs, the script that it starts, and V8's code for that; beside it the script of the
+// other commands, dist/kvlane-tools.cjs, and their manual pages, dist/man/. `npm run build` comes here.
 //
 //   node sidecar/build.mjs [FOLDER]        into dist/, or into FOLDER
 //
 // The script is not minified and keeps its names, so that a stack trace can be read as it is. The code is taken from
 // a sidecar that has started and served every kind of request once: what V8 compiled for that is in it, and
 // nothing is compiled again at the next start.
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -34,9 +35,9 @@ const WITHOUT_COMMANDS_OF_OTHERS = {
   load: (id) => (id === '\0nothing' ? 'module.exports = {};' : null),
 };
 
-/** The script, with a first line that says which it is. */
-async function bundle() {
-  const build = await rolldown({ input: join(here, 'main.ts'), platform: 'node', logLevel: 'warn', plugins: [WITHOUT_COMMANDS_OF_OTHERS] });
+/** One file of this source and all it imports. */
+async function bundled(input, plugins) {
+  const build = await rolldown({ input, platform: 'node', logLevel: 'warn', plugins });
   try {
     const { output } = await build.generate({
       format: 'cjs',
@@ -44,14 +45,20 @@ async function bundle() {
       strictExecutionOrder: true, // what main.ts imports late is also run late
     });
     if (output.length !== 1) throw new Error(`wanted one file, got ${output.map((part) => part.fileName).join(', ')}`);
-    // ASCII alone needs no decoding, and a string with one wider character would take twice the memory.
-    const ascii = output[0].code.replace(/[^\0-\x7f]/g, (wide) => `\\u${wide.charCodeAt(0).toString(16).padStart(4, '0')}`);
-    if (/String\.raw/.test(ascii)) throw new Error('String.raw would show the escapes');
-    const script = `(function (require, __dirname) {${ascii}})\n`;
-    return `// ${createHash('sha256').update(script).digest('hex').slice(0, 32)}\n${script}`;
+    return output[0].code;
   } finally {
     await build.close();
   }
+}
+
+/** The sidecar's script, with a first line that says which it is. */
+async function bundle() {
+  const code = await bundled(join(here, 'main.ts'), [WITHOUT_COMMANDS_OF_OTHERS]);
+  // ASCII alone needs no decoding, and a string with one wider character would take twice the memory.
+  const ascii = code.replace(/[^\0-\x7f]/g, (wide) => `\\u${wide.charCodeAt(0).toString(16).padStart(4, '0')}`);
+  if (/String\.raw/.test(ascii)) throw new Error('String.raw would show the escapes');
+  const script = `(function (require, __dirname) {${ascii}})\n`;
+  return `// ${createHash('sha256').update(script).digest('hex').slice(0, 32)}\n${script}`;
 }
 
 const HEXES = Array.from({ length: 40 }, (_, i) => (0x1000 + i).toString(16));
@@ -72,6 +79,13 @@ const REHEARSAL = [
   { op: 'stuck' },
   { op: 'cancel', task: 0 },
 ];
+
+/** The manual pages, by the command itself: what is written is what it says of itself. */
+function pages(folder) {
+  rmSync(folder, { recursive: true, force: true }); // of commands that are no more
+  const { status, stderr } = spawnSync(process.execPath, [launcher, 'man', '--all', folder], { cwd: '/', encoding: 'utf8', timeout: REHEARSAL_MS_MAX });
+  if (status !== 0) throw new Error(`the manual pages could not be made: ${stderr}`);
+}
 
 /** Runs the built sidecar once; returns the code that V8 made for it. */
 async function rehearse(launcher) {
@@ -96,7 +110,7 @@ async function rehearse(launcher) {
       while ((await next(`it answered ${request.op}`)).id !== id) continue;
     }
     const kept = new Promise((done) => sidecar.once('exit', done));
-    sidecar.stdin.end();
+    sidecar.kill('SIGUSR2');
     await kept;
     if (!existsSync(code)) throw new Error(`the sidecar left no compiled code, and logged:\n${log}`);
     return readFileSync(code);
@@ -117,7 +131,9 @@ const kept = join(out, 'kvlane.code');
 const script = await bundle();
 rmSync(kept, { force: true }); // of the script before this one
 put(join(out, 'kvlane.bundle.cjs'), script);
+put(join(out, 'kvlane-tools.cjs'), await bundled(join(here, '..', 'clients', 'cli', 'main.ts'), []));
 put(launcher, readFileSync(join(here, 'launch.cjs')), 0o755);
+pages(join(out, 'man'));
 try {
   const code = await rehearse(launcher);
   // Which script, and by which node: launch.cjs compares, in so many bytes.

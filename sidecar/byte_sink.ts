@@ -3,7 +3,7 @@
 // A pipe or socket is written by libuv without blocking. A terminal or a file is not: Node writes those
 // synchronously, and a terminal stopped with ctrl-S, or a log file on the very mount that hangs, would stop
 // the loop with every deadline in it. Those go through a thread of libuv's pool, at most one at a time.
-import { write } from 'node:fs';
+import { write, writeSync } from 'node:fs';
 import type { Writable } from 'node:stream';
 
 export interface ByteSink {
@@ -15,6 +15,26 @@ export interface ByteSink {
 export function streamSink(stream: Writable, onError: (error: Error) => void): ByteSink {
   stream.on('error', onError);
   return { write: (text, done) => void stream.write(text, 'utf8', done) };
+}
+
+/**
+ * The same, past the stream while the pipe has room: what a stream does around one short write costs more than the write. The descriptor must be
+ * non-blocking, which opening the stream makes it.
+ */
+export function pipeSink(fd: number, stream: Writable, onError: (error: Error) => void): ByteSink {
+  stream.on('error', onError);
+  return {
+    write(text, done) {
+      let written = 0;
+      try {
+        written = writeSync(fd, text);
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') return done(error as Error);
+      }
+      if (written === Buffer.byteLength(text)) return done();
+      stream.write(Buffer.from(text).subarray(written), done);
+    },
+  };
 }
 
 const FULL_RETRY_MS_FIRST = 10; // a descriptor that somebody made non-blocking says EAGAIN instead of waiting

@@ -4,6 +4,7 @@
 // the gate of its key, and only if the name still holds the inode that was read. One that must not be
 // touched (foreign, another key) is remembered: the next store of the key may replace it, though the
 // client said `keep`; without that the key would be a miss for ever.
+import type { BlockIndex } from './block_index.ts';
 import type { Deadlines, Alarm } from './deadlines.ts';
 import type { Lanes } from './lanes.ts';
 import type { Mount } from './mount.ts';
@@ -22,12 +23,14 @@ export class Damage implements Owner {
   #aside = new Map<Operation, Alarm>();
   #lanes: Lanes;
   #deadlines: Deadlines;
+  #index: BlockIndex;
   #log: Log;
   setAside = 0;
 
-  constructor(lanes: Lanes, deadlines: Deadlines, log: Log) {
+  constructor(lanes: Lanes, deadlines: Deadlines, index: BlockIndex, log: Log) {
     this.#lanes = lanes;
     this.#deadlines = deadlines;
+    this.#index = index;
     this.#log = log;
   }
 
@@ -55,6 +58,7 @@ export class Damage implements Owner {
     };
     this.#aside.set(operation, alarm);
     this.#deadlines.set(alarm, operation.deadlineUs);
+    this.#index.removing(mount, namespace, hex);
     this.#lanes.submit(operation, nowUs);
   }
 
@@ -71,6 +75,7 @@ export class Damage implements Owner {
   }
 
   completed(operation: Operation, done: Done): void {
+    this.#isGone(operation);
     if (done.status !== 'ok' && done.status !== 'not_found') {
       this.#failed(operation);
       return;
@@ -79,8 +84,16 @@ export class Damage implements Owner {
     if (done.status === 'ok') this.setAside += 1;
   }
 
+  returned(operation: Operation): void {
+    this.#isGone(operation);
+  }
+
   dropped(operation: Operation): void {
     this.#failed(operation);
+  }
+
+  #isGone({ mount, namespace, hex }: Operation): void {
+    this.#index.removing(mount, namespace, hex);
   }
 
   #failed(operation: Operation): void {

@@ -2,7 +2,7 @@
 //
 // Everything in this file runs between two system calls of nobody: no lane is asked, so a refusal takes
 // microseconds however sick the mount is.
-import type { LaneClass, Native } from '../native/index.ts';
+import type { LaneClass, Native, StuckCall } from '../native/index.ts';
 import type { Answer, Code, StuckEntry } from '../protocol/messages.ts';
 import type { MountRequest, Request } from '../protocol/request.ts';
 import { BlockTask } from './block_ops.ts';
@@ -12,9 +12,10 @@ import type { Mount } from './mount.ts';
 import { LookupTask } from './lookup_op.ts';
 import type { Mounts } from './mounts.ts';
 import { NamespaceTask } from './namespace_op.ts';
+import type { Operation } from './operation.ts';
 import { stuckEntry } from './stuck_report.ts';
 import { ms, type TaskContext } from './task_context.ts';
-import { TASKS_MAX } from './task_table.ts';
+import { NAMES_MAX, TASKS_MAX } from './task_table.ts';
 
 /** Operations in hand of one class of one device; more would only wait past their deadlines. */
 export const OPERATIONS_MAX = 65_536;
@@ -58,16 +59,16 @@ export class Dispatcher {
         this.#context.send({ id, ok: true, state: tasks.cancel(request.task, nowUs) });
         return;
       case 'stats':
-        this.#context.send({ id, ok: true, stats: this.#context.stats() });
+        this.#context.send({ id, ok: true, stats: this.stats() });
         return;
       case 'stuck':
-        this.#context.send({ id, ok: true, stuck: this.#stuck() });
+        this.#context.send({ id, ok: true, ...this.stuck(request.overMs) });
         return;
       case 'ping':
         this.#context.send({ id, ok: true, now_us: nowUs });
         return;
       case 'help':
-        this.#context.send({ id, ok: true, help: help(this.#context.mounts.all.map((mount) => mount.name), this.#context.timeoutMs) });
+        this.#context.send({ id, ok: true, help: this.help() });
         return;
       case 'shutdown':
         this.leaving = true;
@@ -77,6 +78,26 @@ export class Dispatcher {
       default:
         this.#work(request, nowUs);
     }
+  }
+
+  stats(): Record<string, unknown> {
+    return this.#context.stats();
+  }
+
+  help(): Record<string, unknown> {
+    return help(this.#context.mounts.all.map((mount) => mount.name), this.#context.timeoutMs);
+  }
+
+  /** Oldest first. */
+  stuck(overMs: number | undefined, listedMax = STUCK_LISTED_MAX): { stuck: StuckEntry[]; more?: number } {
+    const calls: { call: StuckCall; operation: Operation }[] = [];
+    for (const call of this.#context.native.stuck(overMs !== undefined)) {
+      const operation = this.#context.tasks.lanes.operation(call.id);
+      if (operation !== null && call.forUs >= (overMs ?? 0) * 1000) calls.push({ call, operation });
+    }
+    calls.sort((a, b) => a.call.sinceUs - b.call.sinceUs);
+    const stuck = calls.slice(0, listedMax).map(({ call, operation }) => stuckEntry(call, operation));
+    return calls.length > stuck.length ? { stuck, more: calls.length - stuck.length } : { stuck };
   }
 
   #work(request: MountRequest, nowUs: number): void {
@@ -93,7 +114,7 @@ export class Dispatcher {
     if (request.op === 'lookup') task = new LookupTask(request, mount!, group, nowUs, deadlineUs, context);
     else if (request.op === 'namespace') task = new NamespaceTask(request, mount!, group, nowUs, deadlineUs, context);
     else {
-      task = new BlockTask(request, mount!, group, nowUs, deadlineUs, context);
+      task = new BlockTask(request, mount!, nowUs, deadlineUs, context);
       const obstacle = deadlineUs <= nowUs ? null : task.obstacle();
       if (obstacle !== null) {
         this.#refuse(request, obstacle.code, obstacle.message);
@@ -118,6 +139,9 @@ export class Dispatcher {
       return { code: 'MOUNT_SUSPENDED', message: `mount ${mount.name} is suspended for ${laneClass} since ${ms(nowUs - group.breaker.openedUs)} ms: ${group.breaker.reason}; it is probed all the time, a mount event says when it is used again` };
     }
     if (this.#context.tasks.tasks.size() >= TASKS_MAX) return { code: 'SATURATED', message: `${TASKS_MAX} requests are unanswered; wait for answers before sending more` };
+    if (request.op === 'lookup' && this.#context.tasks.tasks.names + request.blocks.hexes.length > NAMES_MAX) {
+      return { code: 'SATURATED', message: `${this.#context.tasks.tasks.names} names of look-ups are unanswered, the limit is ${NAMES_MAX}; wait for answers before sending more` };
+    }
     if (group.inHand >= OPERATIONS_MAX) return { code: 'SATURATED', message: `${OPERATIONS_MAX} ${laneClass} operations wait on mount ${mount.name}; wait for answers before sending more` };
     if (group.saturated()) {
       return { code: 'SATURATED', message: `all lanes for ${laneClass} on mount ${mount.name} are stuck in the kernel (${group.abandoned} calls) and --stuck-max allows no more; a recovered event says when to try again` };
@@ -128,14 +152,5 @@ export class Dispatcher {
   #refuse(request: MountRequest, code: Code, message: string, errno = 0): void {
     this.#context.tasks.stats.refusedWith(request.op, code);
     this.#context.send({ id: request.id, ok: false, error: errno === 0 ? { code, message } : { code, message, errno: errnoName(errno) } });
-  }
-
-  #stuck(): StuckEntry[] {
-    const entries: StuckEntry[] = [];
-    for (const call of this.#context.native.stuck()) {
-      const operation = this.#context.tasks.lanes.operation(call.id);
-      if (operation !== null && entries.length < STUCK_LISTED_MAX) entries.push(stuckEntry(call, operation));
-    }
-    return entries.sort((a, b) => a.since_us - b.since_us);
   }
 }

@@ -13,7 +13,7 @@ export function help(mounts: string[], timeoutMs: number): Record<string, unknow
       remove: { does: 'removes blocks; one that is not there counts as removed', type: '{"id":4,"op":"remove","keys":["demo/00ff"]}' },
       namespace: { does: 'names what an engine stores; says whether that matches what is there, and which generation to write into keys', type: '{"id":5,"op":"namespace","name":"demo","fingerprint":{"model":"tiny","dtype":"f16"}}' },
       cancel: { does: 'settles another request now; its answer comes first', type: '{"id":6,"op":"cancel","task":2}' },
-      stuck: { does: 'lists the calls that are stuck in the kernel: what, where, for how long', type: '{"id":7,"op":"stuck"}' },
+      stuck: { does: 'lists the calls that are stuck in the kernel: what, where, for how long; with over_ms all that have been with a lane for so long', type: '{"id":7,"op":"stuck"}' },
       stats: { does: 'counts, states, latencies', type: '{"id":8,"op":"stats"}' },
       ping: { does: 'answers', type: '{"id":9,"op":"ping"}' },
       help: { does: 'this', type: '{"id":10,"op":"help"}' },

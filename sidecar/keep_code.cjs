@@ -1,7 +1,7 @@
-// keep_code.cjs — for build.mjs: keeps the code that V8 made for the script, into $KVLANE_KEEP_CODE, when stdin ends.
+// keep_code.cjs — for build.mjs: keeps the code that V8 made for the script, into $KVLANE_KEEP_CODE, at SIGUSR2, and leaves.
 //
-// Loaded before launch.cjs, so that nothing of this is in what runs later. At the end of stdin and not at the exit: the sidecar
-// leaves by _exit, and no JavaScript runs then. The first listener of an event is called first.
+// Loaded before launch.cjs, so that nothing of this is in what runs later. Not at the exit: the sidecar leaves by _exit, and no
+// JavaScript runs then.
 'use strict';
 const { writeFileSync } = require('node:fs');
 const vm = require('node:vm');
@@ -13,4 +13,7 @@ vm.Script = class extends vm.Script {
     script = this;
   }
 };
-process.stdin.once('end', () => writeFileSync(process.env.KVLANE_KEEP_CODE, script.createCachedData()));
+process.once('SIGUSR2', () => {
+  writeFileSync(process.env.KVLANE_KEEP_CODE, script.createCachedData());
+  process.kill(process.pid, 'SIGTERM');
+});

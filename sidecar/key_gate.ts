@@ -48,6 +48,10 @@ export class KeyGate {
     return this.#gates.get(key)?.holder ?? null;
   }
 
+  isAwaited(key: string): boolean {
+    return (this.#gates.get(key)?.waiting.size ?? 0) > 0;
+  }
+
   size(): number {
     return this.#gates.size;
   }

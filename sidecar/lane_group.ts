@@ -10,6 +10,7 @@ import { Breaker } from './breaker.ts';
 import type { Alarm, Deadlines } from './deadlines.ts';
 import type { Device } from './devices.ts';
 import { errnoName, saysSick } from './errno.ts';
+import { Histogram } from './histogram.ts';
 import type { Lateness } from './lateness.ts';
 import type { Lanes } from './lanes.ts';
 import { LatencyBySize } from './latency.ts';
@@ -49,6 +50,8 @@ export class LaneGroup implements Alarm, ProbeHost {
   readonly breaker: Breaker;
   readonly latency = new LatencyBySize();
   readonly prober: Prober;
+  /** Since the start, probes left out. failed: came back with anything but what was asked for, a miss too; late: after its caller had given it up. */
+  readonly figures = { done: 0, failed: 0, late: 0, doneBytes: 0, kernelTime: new Histogram() };
   /** How many operations were handed over and have not come back; also those that were abandoned. */
   inHand = 0;
   /** Of these, abandoned inside the kernel. */
@@ -85,10 +88,20 @@ export class LaneGroup implements Alarm, ProbeHost {
 
   completed(operation: Operation, done: Done, nowUs: number): void {
     if (operation.kind === 'probe') return;
+    this.#count(operation, done);
     if (done.status === 'wrong_store') this.#context.storeLost(operation.mount, done);
     if (!done.uncached || done.status === 'expired' || done.status === 'saturated') return;
     this.breaker.completed(nowUs - done.kernelUs, nowUs);
     if (done.status === 'ok' && done.kernelUsKnown) this.latency.record(operation.bytes, done.kernelUs);
+  }
+
+  #count(operation: Operation, done: Done): void {
+    const { figures } = this;
+    if (done.status === 'ok') {
+      figures.done += 1;
+      if (!done.kept) figures.doneBytes += operation.bytes;
+    } else figures.failed += 1;
+    if (done.kernelUsKnown) figures.kernelTime.record(done.kernelUs);
   }
 
   left(operation: Operation): void {
@@ -100,6 +113,7 @@ export class LaneGroup implements Alarm, ProbeHost {
 
   returned(operation: Operation, done: Done, nowUs: number): void {
     if (operation.kind === 'probe') return;
+    this.figures.late += 1;
     this.abandoned -= 1;
     this.device.stuckChanged = true;
     this.#stalled.delete(operation.id);
@@ -129,7 +143,7 @@ export class LaneGroup implements Alarm, ProbeHost {
 
   /** A task's deadline passed and the lane was inside a call for it. */
   noteOverrun(operation: Operation, nowUs: number): void {
-    if (this.breaker.isOpen() || this.#suspicion !== '' || operation.excused) return;
+    if (this.breaker.isOpen() || this.#suspicion !== '' || operation.sinceUs <= operation.excusedUs) return;
     if (this.breaker.overtaken(operation.sinceUs)) return;
     const heldUs = this.#context.lateness.heldUs(operation.sinceUs, nowUs);
     const call = {
@@ -146,7 +160,7 @@ export class LaneGroup implements Alarm, ProbeHost {
   /** A load that was given up in the kernel: has it been there longer than this mount explains? */
   blamedAlone(operation: Operation, nowUs: number): boolean {
     const heldUs = this.#context.lateness.heldUs(operation.sinceUs, nowUs);
-    return operation.excused || heldUs >= Math.max(BLAME_MIN_US, 4 * this.latency.p99Us(operation.bytes));
+    return operation.sinceUs <= operation.excusedUs || heldUs >= Math.max(BLAME_MIN_US, 4 * this.latency.p99Us(operation.bytes));
   }
 
   /** Looks at the stalled calls again; as an alarm, at the moment when the oldest may count. */
@@ -159,7 +173,7 @@ export class LaneGroup implements Alarm, ProbeHost {
     for (const [id, call] of this.#stalled) {
       const operation = this.#context.lanes.operation(id);
       if (operation === null || !operation.inHand) this.#stalled.delete(id);
-      else if (operation.excused || this.breaker.overtaken(call.sinceUs)) operation.excused = true;
+      else if (call.sinceUs <= operation.excusedUs || this.breaker.overtaken(call.sinceUs)) operation.excusedUs = Math.max(operation.excusedUs, call.sinceUs);
       else {
         calls += 1;
         const fromUs = Math.max(call.sinceUs, this.breaker.healthUs);
@@ -244,7 +258,8 @@ export class LaneGroup implements Alarm, ProbeHost {
   #closed(): void {
     this.prober.stop();
     // What was in the kernel all along says nothing new when it stays there.
-    for (const operation of this.#context.lanes.inHandOf(this)) operation.excused = true;
+    const nowUs = this.nowUs();
+    for (const operation of this.#context.lanes.inHandOf(this)) operation.excusedUs = nowUs;
     this.#stalled.clear();
     // The mount may be another one behind the same path now: every lane opens the root again and compares.
     for (const mount of this.device.mounts) mount.rootGeneration += 1;

@@ -7,6 +7,7 @@ import type { Abandoned, Native, OpSpec, Phase, SharedSpec } from '../native/ind
 import type { Code } from '../protocol/messages.ts';
 import { KeyGate } from './key_gate.ts';
 import type { LaneGroup } from './lane_group.ts';
+import type { Mount } from './mount.ts';
 import type { Done, Operation } from './operation.ts';
 import type { Slots } from './slots.ts';
 
@@ -43,12 +44,14 @@ export class Lanes {
 
   submit(operation: Operation, nowUs: number): void {
     if (this.#enlist(operation)) this.#start(operation, nowUs);
+    else this.#hurryHolder(operation);
   }
 
   /** The blocks of one task: those whose gate is open cross to native together. */
   submitBlocks(operations: readonly Operation[], nowUs: number): void {
     const ready: Operation[] = [];
-    for (const operation of operations) if (this.#enlist(operation)) ready.push(operation);
+    const gated: Operation[] = [];
+    for (const operation of operations) (this.#enlist(operation) ? ready : gated).push(operation);
     for (let from = 0; from < ready.length; ) {
       const { namespace } = ready[from]!;
       let to = from + 1;
@@ -56,6 +59,7 @@ export class Lanes {
       this.#startBlocks(from === 0 && to === ready.length ? ready : ready.slice(from, to), nowUs);
       from = to;
     }
+    for (const operation of gated) this.#hurryHolder(operation);
   }
 
   /** Ends the owner's claim wherever it is: deadline, cancel, shutdown, joined probe. Calls no owner. */
@@ -108,10 +112,10 @@ export class Lanes {
     }
   }
 
-  /** A class was suspended: what no lane has taken up yet is taken out and its owners are told. What a lane has stays as it is. */
-  dropQueued(group: LaneGroup, code: Code, reason: string, nowUs: number): void {
+  /** A class was suspended (of a device, or of one mount of it): what no lane has taken up yet is taken out and its owners are told. What a lane has stays as it is. */
+  dropQueued(group: LaneGroup, code: Code, reason: string, nowUs: number, mount: Mount | null = null): void {
     // Newest first: the queue is first in, first out, so that a lane that looks into it meanwhile finds what is still in it.
-    const newestFirst = this.inHandOf(group).reverse().filter((operation) => operation.kind !== 'probe'); // they have a queue of their own
+    const newestFirst = this.inHandOf(group).reverse().filter((operation) => operation.kind !== 'probe' && (mount === null || operation.mount === mount)); // probes have a queue of their own
     // Waiters first: a gate that a queued one gives up must not start another of this class. Those
     // settled by an owner's answer meanwhile are passed over.
     for (const operation of newestFirst) {
@@ -126,10 +130,31 @@ export class Lanes {
     }
   }
 
+  /** Its mount lies on another device now, so what no lane has taken up yet waits there: the old one may hang for ever. */
+  moveQueued(mount: Mount, from: LaneGroup, to: LaneGroup, nowUs: number): void {
+    // Newest first, as in dropQueued(); started in the order they came.
+    const newestFirst = this.inHandOf(from).reverse().filter((operation) => operation.mount === mount && operation.kind !== 'probe');
+    const moving = newestFirst.filter(({ state, id }) => state === 'gated' || (state === 'submitted' && this.#native.withdraw(id)));
+    for (const operation of moving.reverse()) {
+      operation.group = to;
+      operation.pool = to.pool;
+      from.inHand -= 1;
+      to.inHand += 1;
+      if (operation.state === 'gated') continue;
+      this.#operations.delete(operation.id);
+      operation.id = this.#nextId;
+      this.#nextId += 1;
+      this.#operations.set(operation.id, operation);
+      this.#start(operation, nowUs);
+    }
+  }
+
   /** At the end of every turn: operations whose gate opened, and the slots that came back. */
   endTurn(nowUs: number): number[] {
     for (let next = this.#ready.pop(); next !== undefined; next = this.#ready.pop()) {
-      if (next.state === 'gated') this.#start(next, nowUs);
+      if (next.state !== 'gated') continue;
+      this.#start(next, nowUs);
+      if (this.gate.isAwaited(next.gateKey)) this.#native.hurry(next.id);
     }
     if (this.#freed.length === 0) return this.#freed;
     const freed = this.#freed;
@@ -157,6 +182,12 @@ export class Lanes {
     operation.holdsGate = this.gate.enter(operation);
     if (!operation.holdsGate) operation.state = 'gated';
     return operation.holdsGate;
+  }
+
+  // Its end lets another one go ahead, and must not wait for the rest of its own task.
+  #hurryHolder(waiting: Operation): void {
+    const holder = this.gate.holder(waiting.gateKey);
+    if (holder !== null && holder.state === 'submitted') this.#native.hurry(holder.id);
   }
 
   #cameBack(operation: Operation): void {
@@ -227,6 +258,8 @@ export class Lanes {
         return { id, kind: 'identify', mount, rootGeneration, deadlineUs, create: operation.flag, fileMode };
       case 'namespace':
         return { id, kind: 'namespace', mount, rootGeneration, deadlineUs, namespace, fingerprint: operation.text, bump: operation.flag, fileMode };
+      case 'tidy':
+        return { id, kind: 'tidy', mount, rootGeneration, deadlineUs, olderUs: operation.olderUs, fileMode };
       case 'probe':
         return { id, kind: 'probe', mount, rootGeneration, deadlineUs, probeClass: operation.group!.laneClass, fileMode };
     }

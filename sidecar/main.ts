@@ -10,11 +10,13 @@ import { isatty } from 'node:tty';
 import type { ArenaInfo, Native, NativeEvent } from '../native/index.ts';
 import { decode } from '../protocol/decode.ts';
 import { LIMITS } from '../protocol/messages.ts';
-import type { Id, MountInfo } from '../protocol/messages.ts';
-import { pooledSink, streamSink } from './byte_sink.ts';
+import type { Event, Id, MountInfo } from '../protocol/messages.ts';
+import type { Attach } from './attach.ts';
+import { pipeSink, pooledSink } from './byte_sink.ts';
 import type { ByteSink } from './byte_sink.ts';
 import { nativeClock } from './clock.ts';
 import { readyEvent } from './handshake.ts';
+import type { ReadyFacts } from './handshake.ts';
 import { offerStores, whatToType, withoutStore } from './hints.ts';
 import type { StoreOffer } from './hints.ts';
 import { createLineWriter } from './line_writer.ts';
@@ -26,7 +28,7 @@ import { watchParent } from './parent_watch.ts';
 import type { Service } from './service_types.ts';
 import { createLeave, EXIT_USAGE } from './shutdown.ts';
 import type { Leave } from './shutdown.ts';
-import { pumpStdin } from './stdin_pump.ts';
+import { pumpStdin, stdinSource } from './stdin_pump.ts';
 import { createUsage, FIRST_SAMPLE_MS } from './usage.ts';
 
 const STDIN = 0;
@@ -35,6 +37,8 @@ const STDERR = 2;
 
 /** An engine must not wait for a slow mount; a person is better told what is there, and offered a store, than that nothing is known yet. */
 const PERSON_WAIT_MS = 2_000;
+/** After `ready`, when the first requests are through: nobody looks at a sidecar that is so young. */
+const ATTACH_MS = 100;
 
 const commandLine = parseCommandLine(process.argv.slice(2), process.cwd);
 if (commandLine.do === 'say') {
@@ -67,27 +71,37 @@ async function serve(options: ServeOptions): Promise<void> {
   let leave: Leave = () => {};
   const stdout = stdoutSink((error) => writer.fail(`stdout: ${error.message}`));
   const writer = createLineWriter({ sink: stdout, onGone: (why) => leave('stdout_gone', { why }) });
-  leave = createLeave({ service: () => service, writer, log, native });
+  let attach: Attach | null = null;
+  let left = false;
+  leave = createLeave({ service: () => service, writer, log, native, leaving: () => {
+    left = true;
+    attach?.close();
+  } });
   for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, () => leave('signal', { signal }));
   process.on('uncaughtException', (error) => leave('fatal_error', { error }));
   process.on('unhandledRejection', (error) => leave('fatal_error', { error }));
 
   // `ready` is the first line, whatever happens while the mounts are looked at.
   let early: object[] | null = [];
-  const send = (message: object): void => void (early === null ? writer.send(message) : early.push(message));
+  const send = (message: object): void => {
+    if (early === null) writer.send(message);
+    else early.push(message);
+    if (attach !== null && 'event' in message) attach.heard(message as Event);
+  };
 
-  startNative(native, options, (batch) => {
+  const heard = (batch: NativeEvent[]): NativeEvent[] => {
     if (batch.some((event) => event.type === 'parent_gone')) leave('parent_gone');
-    service?.onNative(batch);
-  });
+    return batch;
+  };
+  startNative(native, options, (batch) => service?.onNative(heard(batch)));
   watchParent(native, log);
   const clock = nativeClock(native);
   const usage = createUsage(log);
   const { createService } = await import('./service.ts');
   const { procMountTable } = await import('./mount_table.ts');
-  const { arena: _arena, hugePages: _huge, bounce: _bounce, startWaitMs: _wait, unchecked: _unchecked, ...policy } = options;
+  const { arena: _arena, hugePages: _huge, bounce: _bounce, startWaitMs: _wait, slotsMax: _slots, unchecked: _unchecked, attach: attaching, ...policy } = options;
   const running = createService(
-    { native, clock, send, log, usage, mountTable: procMountTable(), onShutdown: (timeoutMs) => leave('shutdown_request', { drainMs: timeoutMs }) },
+    { native: { ...native, collect: () => heard(native.collect()) }, clock, send, log, usage, mountTable: procMountTable(), onShutdown: (timeoutMs) => leave('shutdown_request', { drainMs: timeoutMs }) },
     { ...policy, slots },
   );
 
@@ -96,25 +110,37 @@ async function serve(options: ServeOptions): Promise<void> {
   const started = running.start(options.startWaitMs ?? (byHand ? PERSON_WAIT_MS : undefined));
   stdout.open(); // while the lanes look at the mounts
   const mounts = await started;
-  writer.send(
-    readyEvent({
-      nowUs: clock.nowUs(),
-      engine: running.engine(),
-      timeoutMs: options.timeoutMs,
-      stallMs: options.stallMs,
-      arena,
-      arenaOwner: 'fd' in options.arena ? 'client' : 'sidecar',
-      slotBytes: options.slotBytes,
-      slots,
-      mounts,
-    }),
-  );
+  const facts = (): ReadyFacts => ({
+    nowUs: clock.nowUs(),
+    engine: running.engine(),
+    timeoutMs: options.timeoutMs,
+    stallMs: options.stallMs,
+    arena,
+    arenaOwner: 'fd' in options.arena ? 'client' : 'sidecar',
+    slotBytes: options.slotBytes,
+    slots,
+    mounts: running.look.mounts(),
+  });
+  writer.send(readyEvent({ ...facts(), mounts }));
   for (const message of early) writer.send(message);
   early = null;
   await new Promise(setImmediate); // it is out; the rest of the start is for the time in which the client looks at it
   if (options.unchecked) log.warn('payloads_unchecked', { why: '--test-unchecked' });
   if (arena.advice !== '') log.warn('arena_on_small_pages', { advice: arena.advice });
   setTimeout(() => usage.refresh(), FIRST_SAMPLE_MS).unref();
+  if (attaching !== null) {
+    setTimeout(() => {
+      void openDoor().catch((error: unknown) => log.warn('not_attachable', { error }));
+    }, ATTACH_MS).unref();
+  }
+
+  async function openDoor(): Promise<void> {
+    const { createAttach } = await import('./attach.ts');
+    const { attachPlaces } = await import('./attach_place.ts');
+    if (left) return;
+    const places = attachPlaces(process.env, process.geteuid!(), attaching?.directory ?? undefined);
+    attach = createAttach(places, { service: running, hello: () => readyEvent(facts()), nowUs: clock.nowUs, log });
+  }
 
   const offer = byHand ? greet(mounts, running, log) : null;
   await readRequests({ service: running, options, slots, clock, send, offer, leave });
@@ -150,7 +176,7 @@ async function readRequests({ service, options, slots, clock, send, offer, leave
     },
     LIMITS.line_bytes_max,
   );
-  pumpStdin(process.stdin, {
+  pumpStdin(stdinSource(), {
     take: (bytes) => reader.feed(offer?.open() ? offer.take(bytes) : bytes),
     ended(fault) {
       if (offer?.open()) reader.feed(offer.typed());
@@ -196,7 +222,7 @@ function makeArena(native: Native, options: ServeOptions): { arena: ArenaInfo; s
     const asked = 'fd' in options.arena ? `--arena-fd ${options.arena.fd}` : `an arena of ${options.arena.bytes} bytes`;
     return sayAndExit(`kvlane: ${asked} cannot be used: ${(error as Error).message}\n`, EXIT_USAGE);
   }
-  const slots = Math.floor(arena.bytes / options.slotBytes);
+  const slots = Math.min(options.slotsMax ?? Infinity, Math.floor(arena.bytes / options.slotBytes));
   if (slots < 1) sayAndExit(`kvlane: the arena has ${arena.bytes} bytes and holds no slot of ${options.slotBytes}: lower --slot-bytes\n`, EXIT_USAGE);
   return { arena, slots };
 }
@@ -206,7 +232,7 @@ function stdoutSink(onError: (error: Error) => void): ByteSink & { open(): void 
   let sink: ByteSink | null = null;
   const open = (): ByteSink => {
     const kind = fstatSync(STDOUT); // Node has done the same at its start
-    return (sink = kind.isFIFO() || kind.isSocket() ? streamSink(process.stdout, onError) : pooledSink(STDOUT));
+    return (sink = kind.isFIFO() || kind.isSocket() ? pipeSink(STDOUT, process.stdout, onError) : pooledSink(STDOUT));
   };
   return { open, write: (text, done) => (sink ?? open()).write(text, done) };
 }

@@ -18,12 +18,18 @@ export class Mount {
   /** Of IO_ERROR; 0 otherwise. */
   errno = 0;
   storeId: string | null = null;
+  /** When it was learnt; 0: not yet. */
+  learntUs = 0;
+  /** Something else was mounted while it was learnt: what is there now is right, whichever it is. */
+  unsure = false;
   device: Device | null = null;
   fsType = '';
   direct = false;
   created = false;
   /** Lanes whose root was opened under a smaller one open it again and compare the store id. */
   rootGeneration = 1;
+  /** Since the start, of requests that name it; told as they are. */
+  readonly traffic = { blocks_loaded: 0, blocks_stored: 0, blocks_kept: 0, blocks_removed: 0, loaded_bytes: 0, stored_bytes: 0 };
   /** What was last said about each class, in `ready` or in an event. */
   readonly said: Record<LaneClass, MountState> = { load: 'unknown', store: 'unknown', metadata: 'unknown' };
 

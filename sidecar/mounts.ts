@@ -8,6 +8,7 @@ import { LANE_CLASSES, type Code, type Event, type MountInfo } from '../protocol
 import type { Alarm, Deadlines } from './deadlines.ts';
 import type { Device, Devices } from './devices.ts';
 import { errnoName } from './errno.ts';
+import type { LaneGroup } from './lane_group.ts';
 import type { Lanes } from './lanes.ts';
 import { Mount } from './mount.ts';
 import type { MountTable } from './mount_table.ts';
@@ -29,6 +30,10 @@ export interface MountsContext {
   log: Log;
   mountTable: MountTable;
   nowUs(): number;
+  /** It is the right store, on this device and file system. */
+  identified(mount: Mount): void;
+  /** Which store one is has been learnt just now. */
+  learnt(): void;
   send(event: Event): void;
 }
 
@@ -41,6 +46,8 @@ export class Mounts implements Alarm {
   #identifyPools: number[];
   #making: StoreMaking[];
   #devices: Devices;
+  /** Of each mount the device that the first list showed, until it has been compared. */
+  #listed = new Map<Mount, string>();
   #context: MountsContext;
   #startedUs = 0;
   /** Events wait until `ready` is out; what they would say is in it. */
@@ -134,12 +141,30 @@ export class Mounts implements Alarm {
     return mount.device !== null && LANE_CLASSES.some((laneClass) => mount.device!.groups[laneClass].prober.running);
   }
 
+  /** The first list of mounts. A root that was replaced between its identification and this shows in no later one. */
+  listed(mount: Mount, device: string, nowUs: number): void {
+    mount.rootGeneration += 1; // also where lanes have opened the root already, and it is on the same device
+    if (device !== '') this.#listed.set(mount, device);
+    if (this.doubtful(mount) && mount.standing === 'right') this.#identifiers[mount.index]!.start(nowUs);
+  }
+
+  /** It was identified on another device than the first list showed: to be asked again. True once, since btrfs shows one number there and another to stat. */
+  doubtful(mount: Mount): boolean {
+    const listed = this.#listed.get(mount);
+    if (listed === undefined || mount.device === null) return false;
+    this.#listed.delete(mount);
+    if (listed === mount.device.label) return false;
+    mount.unsure = true; // the next answer settles it
+    return true;
+  }
+
   /**
    * Something was mounted or unmounted. Every lane opens the root again and compares, and the mount is identified
    * again: it may lie on another device. Also where the entry behind its path stayed: a link in the path may lead elsewhere.
    */
-  listChanged(mount: Mount, moved: boolean, nowUs: number): void {
+  listChanged(mount: Mount, moved: boolean, sinceUs: number, nowUs: number): void {
     mount.rootGeneration += 1;
+    if (moved && mount.learntUs > sinceUs) mount.unsure = true;
     const identifier = this.#identifiers[mount.index]!;
     if (moved) {
       this.#context.log.info('another mount at the root', { mount: mount.name, root: mount.root });
@@ -167,16 +192,25 @@ export class Mounts implements Alarm {
 
   identified(mount: Mount, done: Done): boolean {
     const found = done.status === 'ok' ? readIdentity(done.text) : null;
-    if (found === null || (mount.storeId !== null && found.store_id !== mount.storeId)) {
+    const learnt = found !== null && found.store_id !== mount.storeId && (mount.storeId === null || mount.unsure);
+    if (found === null || (!learnt && found.store_id !== mount.storeId)) {
       this.#wrong(mount, done, found?.store_id);
       return false;
     }
     const wasUnheard = mount.standing === 'unheard';
     const before = mount.device?.label ?? null;
     const device = this.#devices.of(found.device);
-    if (mount.standing === 'right' && mount.device === device) return true; // asked again for nothing
-    if (mount.storeId === null) this.#context.native.setMountIdentity(mount.nativeId, found.store_id);
-    mount.storeId = found.store_id;
+    const left = mount.device === device ? null : mount.device;
+    mount.unsure = false;
+    if (mount.standing === 'right' && mount.device === device && !learnt) return true; // asked again for nothing
+    if (learnt) {
+      const formerly = mount.storeId;
+      this.#context.native.setMountIdentity(mount.nativeId, found.store_id);
+      mount.storeId = found.store_id;
+      if (formerly !== null) this.#dropWhatWasAsked(mount, formerly);
+      mount.learntUs = this.#context.nowUs();
+      this.#context.learnt();
+    }
     mount.fsType = found.fs_type;
     mount.direct = found.direct;
     mount.created ||= found.created;
@@ -184,7 +218,6 @@ export class Mounts implements Alarm {
     mount.reason = '';
     mount.rootGeneration += 1;
     if (mount.device !== device) {
-      const left = mount.device;
       left?.mounts.splice(left.mounts.indexOf(mount), 1);
       device.mounts.push(mount);
       mount.device = device;
@@ -204,9 +237,24 @@ export class Mounts implements Alarm {
       this.refresh(mount, laneClass, group.breaker.isOpen() ? group.breaker.reason : reason);
       // Its probes may all be stuck in what was mounted here before.
       group.prober.forgetStuck(this.#context.nowUs());
+      if (left !== null) this.#takeAlong(mount, left.groups[laneClass], group);
     }
+    this.#context.identified(mount);
     this.#context.log.info('mount identified', { mount: mount.name, device: device.label, store_id: found.store_id, fs_type: found.fs_type, direct: found.direct, created: found.created, shares_device_with: device.mounts.filter((one) => one !== mount).map((one) => one.name) });
     return true;
+  }
+
+  // Asked when it was taken for another store: what changes one name is kept apart by the store it was asked of.
+  #dropWhatWasAsked(mount: Mount, formerly: string): void {
+    const { lanes, nowUs } = this.#context;
+    for (const laneClass of LANE_CLASSES) lanes.dropQueued(mount.device!.groups[laneClass], 'WRONG_STORE', `it was asked of store ${formerly}, but ${mount.root} is store ${mount.storeId}; ask again`, nowUs(), mount);
+  }
+
+  // What still waits for a lane of the device that the mount has left.
+  #takeAlong(mount: Mount, from: LaneGroup, to: LaneGroup): void {
+    const { lanes, nowUs } = this.#context;
+    if (to.breaker.isOpen()) lanes.dropQueued(from, 'MOUNT_SUSPENDED', `its mount lies on device ${to.device.label} now, which is suspended for ${to.laneClass}: ${to.breaker.reason}`, nowUs(), mount);
+    else lanes.moveQueued(mount, from, to, nowUs());
   }
 
   #wrong(mount: Mount, done: Done, foundId?: string): void {
@@ -245,7 +293,7 @@ class Identify implements ProbeHost {
     if (late || done.status === 'saturated') return IDENTIFY_AGAIN_US;
     // Not a mount without a store yet: --create was said, and the question that was to make one got no answer.
     if (done.status === 'not_found' && this.#mount.storeId === null && !operation.flag && this.#making.missing()) return IDENTIFY_AGAIN_US;
-    return this.#mounts.identified(this.#mount, done) ? 0 : IDENTIFY_AGAIN_US;
+    return this.#mounts.identified(this.#mount, done) && !this.#mounts.doubtful(this.#mount) ? 0 : IDENTIFY_AGAIN_US;
   }
 
   nowUs(): number {

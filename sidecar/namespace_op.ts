@@ -20,7 +20,6 @@ interface Stored {
 export class NamespaceTask extends Task implements Owner {
   #request: NamespaceRequest;
   #mount: Mount;
-  #group: LaneGroup;
   #context: TaskContext;
   #operation: Operation;
 
@@ -28,7 +27,6 @@ export class NamespaceTask extends Task implements Owner {
     super(request.id, 'namespace', receivedUs, deadlineUs);
     this.#request = request;
     this.#mount = mount;
-    this.#group = group;
     this.#context = context;
     this.#operation = new Operation('namespace', mount, group, group.pool, this, 0, deadlineUs);
     this.#operation.namespace = request.name;
@@ -62,7 +60,7 @@ export class NamespaceTask extends Task implements Owner {
 
   conclude(code: EndCode, nowUs: number): void {
     const settled = this.#context.lanes.settle(this.#operation, nowUs);
-    if (settled.quarantined && code === 'DEADLINE_EXCEEDED') this.#group.noteOverrun(this.#operation, nowUs);
+    if (settled.quarantined && code === 'DEADLINE_EXCEEDED') this.#operation.group!.noteOverrun(this.#operation, nowUs);
     if (settled.state === 'gated' && code === 'DEADLINE_EXCEEDED') {
       this.#refuse('KEY_BUSY', 'an earlier change of this namespace is still in the kernel and may take effect', 0, nowUs);
       return;

@@ -36,8 +36,8 @@ export class Operation {
   index: number;
   deadlineUs: number;
   state: 'made' | 'gated' | 'submitted' | 'abandoned' | 'finished' = 'made';
-  /** Never again evidence against its mount: others answered meanwhile, or it was there when the breaker closed. */
-  excused = false;
+  /** A call of it that began by then is no evidence against its mount: others answered meanwhile, or it was there when the breaker closed. */
+  excusedUs = -1;
   submittedUs = 0;
   /** Handed over and not come back; also when it was abandoned in the kernel. */
   inHand = false;
@@ -59,6 +59,7 @@ export class Operation {
   replace = false;
   inode = '';
   text = '';
+  olderUs = 0; // tidy
   flag = false; // identify: create; namespace: bump
 
   constructor(kind: Kind, mount: Mount, group: LaneGroup | null, pool: number, owner: Owner, index: number, deadlineUs: number) {

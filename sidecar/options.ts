@@ -6,7 +6,8 @@ import { resolve } from 'node:path';
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import type { Bounce, Engine, HugePages } from '../native/index.ts';
 import { LIMITS, VERSION } from '../protocol/messages.ts';
-import type { MountOption } from './service_types.ts';
+import type { MountOption, Recycle } from './service_types.ts';
+import { serveHelpAfter, SERVE_DESCRIPTION, SERVE_SUMMARY, SERVE_USAGE } from './serve_words.ts';
 import { EXIT_USAGE } from './shutdown.ts';
 
 export interface ServeOptions {
@@ -23,8 +24,15 @@ export interface ServeOptions {
   stuckProcessMax: number;
   fsync: boolean;
   fileMode: number;
+  recycle: Recycle;
+  /** How long a look-up believes what this process stored, loaded or saw; 0: it always asks the mount. */
+  indexMs: number;
   holdBreakerClosed: boolean;
   unchecked: boolean;
+  /** Of the arena; null: as many as it holds. */
+  slotsMax: number | null;
+  /** Tools may look at the sidecar through a socket; where, if not in the usual places. */
+  attach: { directory: string | null } | null;
   /** How long `ready` may wait for the mounts to answer; null: as usual. */
   startWaitMs: number | null;
 }
@@ -34,39 +42,34 @@ export type CommandLine =
   /** Nothing to start: say this and leave. */
   | { do: 'say'; text: string; exitCode: number };
 
-/** A device each, with three classes of lanes: more mounts than anyone has, few enough to list in one line. */
-export const MOUNTS_MAX = 32;
+/** A device each, with three classes of lanes: more mounts than anyone has, few enough to list in one line. `npm run scale` measures them. */
+export const MOUNTS_MAX = 64;
 const PAGE_BYTES = 4_096; // slots hold O_DIRECT transfers
 const ARENA_MIB_MAX = 1024 * 1024; // 1 TiB
 const LANES_MAX = 64;
+const INDEX_MS_MIN = 100; // its tables are made anew four times in that
+const INDEX_MS_MAX = 60_000; // a minute of loads of blocks that another host removed is more than any look-up saves
 const STUCK_MAX_MAX = 16_384; // a thread each
 
-const HELP_AFTER = `
-It speaks newline-delimited JSON on stdin and stdout and logs to stderr; the first line is the "ready" event.
-
-By hand:
-  $ kvlane serve --mount kv0=/mnt/cache --create
-  {"id":1,"op":"store","blocks":[{"key":"demo/00ff","text":"hello"}]}
-  {"id":2,"op":"load","blocks":[{"key":"demo/00ff"}],"inline":true}
-  {"id":3,"op":"lookup","keys":["demo/00ff","demo/0100"]}
-  {"id":4,"op":"stuck"}        what sits in the kernel, where and for how long
-  {"id":5,"op":"help"}         every request with its fields
-  {"id":6,"op":"shutdown"}     or ctrl-D
-
-Two devices, answers after at most 250 ms unless a request says otherwise:
-  $ kvlane serve --mount fast=/mnt/nvme --mount far=/mnt/nfs --timeout-ms 250
-
-Sizes take plain bytes or a unit: 1048576, 1024KiB, 1MiB.
-
-Exit status:
-   0   asked to leave (shutdown request, end of stdin, signal, parent gone) and left
-   2   a bad option, or an arena that cannot be used; nothing was started
-  70   an error inside kvlane; the log on stderr says which
-  74   nobody reads stdout any more`;
+export const MOUNT_NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
+export const MOUNT_NAME_WORDS = '1 to 64 of A-Z a-z 0-9 . _ - and starts with a letter or digit';
 
 export function parseCommandLine(words: readonly string[], cwd: () => string): CommandLine {
   let said = '';
   let result: CommandLine | null = null;
+  const { program } = serveProgram(cwd, (text) => void (said += text), (options) => void (result = { do: 'serve', options }));
+  try {
+    program.parse([...words], { from: 'user' });
+  } catch (error) {
+    if (!(error instanceof CommanderError)) throw error;
+    const asked = error.code === 'commander.helpDisplayed' || error.code === 'commander.version';
+    return { do: 'say', text: said, exitCode: asked ? 0 : EXIT_USAGE };
+  }
+  return result ?? { do: 'say', text: said, exitCode: EXIT_USAGE };
+}
+
+/** What commander is told of `serve`; the tools make its completion and its manual page of the same. */
+export function serveProgram(cwd: () => string, say: (text: string) => void, take: (options: ServeOptions) => void): { program: Command; serve: Command } {
   const program = new Command('kvlane')
     .description('KV cache blocks in and out of a mounted file system, every request answered by its deadline.')
     .version(VERSION, '-V, --version', 'print the version')
@@ -75,16 +78,16 @@ export function parseCommandLine(words: readonly string[], cwd: () => string): C
     .showSuggestionAfterError()
     .exitOverride()
     .configureOutput({
-      writeOut: (text) => void (said += text),
-      writeErr: (text) => void (said += text),
+      writeOut: say,
+      writeErr: say,
       outputError: (text, write) => write(text.replace(/^error: /, 'kvlane: ')),
     });
 
   const serve = program
     .command('serve')
-    .summary('serve requests from stdin (see kvlane serve --help)')
-    .description('Serve requests from stdin until it ends.')
-    .usage('--mount NAME=DIR [options]')
+    .summary(SERVE_SUMMARY)
+    .description(SERVE_DESCRIPTION)
+    .usage(SERVE_USAGE)
     .helpOption('-h, --help', 'print this help')
     .addOption(
       new Option('--mount <NAME=DIR>', 'a store: the name requests use, and its root directory; repeat for more').argParser(
@@ -100,15 +103,20 @@ export function parseCommandLine(words: readonly string[], cwd: () => string): C
     .addOption(new Option('--timeout-ms <T>', 'deadline of a request that names none').argParser(whole(1, LIMITS.timeout_ms_max)).default(2_000))
     .addOption(new Option('--stall-ms <S>', 'a call in the kernel for longer is reported, and is evidence against its mount').argParser(whole(1, LIMITS.timeout_ms_max)).default(1_000))
     .addOption(new Option('--engine <NAME>', 'how lanes do their IO').choices(['threads', 'aio']).default('threads'))
-    .addOption(new Option('--lanes <L>', 'threads per device and class (load, store, metadata), made on demand').argParser(whole(1, LANES_MAX)).default(4))
+    .addOption(new Option('--lanes <L>', 'threads per device and class (load, store, metadata), made on demand').argParser(whole(1, LANES_MAX)).default(8))
     .addOption(new Option('--stuck-max <K>', 'stuck threads per device before it is refused as SATURATED').argParser(whole(1, STUCK_MAX_MAX)).default(64))
     .addOption(new Option('--stuck-process-max <K>', 'the same for the whole process').argParser(whole(1, STUCK_MAX_MAX)).default(4_096))
     .option('--fsync', 'a stored block is on the disk before its answer (slower; a cache seldom needs it)')
     .addOption(new Option('--file-mode <MODE>', 'permissions of new block files, octal').argParser(fileMode).default(0o600, '0600'))
+    .addOption(new Option('--recycle <WHEN>', 'overwrite the files of removed and replaced blocks instead of making new ones; auto: on ext4, xfs and tmpfs; on: on other file systems of this machine too, never on a network one').choices(['auto', 'on', 'off']).default('auto'))
+    .addOption(new Option('--index-ms <T>', 'look-ups believe for so long that a block is there which this sidecar stored, loaded or saw; if another process removed it, its load says NOT_FOUND; 0 asks the mount each time').argParser(indexMs).default(0))
+    .option('--no-attach', 'no socket for kvlane top and metrics to look in by')
+    .addOption(new Option('--attach-dir <DIR>', 'where that socket lies: a directory of your own on a tmpfs (usually $XDG_RUNTIME_DIR/kvlane or /dev/shm/kvlane-UID)').argParser((word: string) => attachDirectory(word, cwd)))
     .addOption(new Option('--test-hold-breaker-closed', 'for tests: never suspend a mount, whatever it does'))
     .addOption(new Option('--test-unchecked', 'for tests: payloads get no checksum, and such blocks count as damaged elsewhere'))
+    .addOption(new Option('--test-slots <N>', 'for tests and replays: use so many slots of the arena and no more').argParser(whole(1, 2 ** 40)))
     .addOption(new Option('--test-start-wait-ms <W>', 'for tests: "ready" may wait so long for the mounts to answer, on a busy machine too').argParser(whole(1, LIMITS.timeout_ms_max)))
-    .addHelpText('after', HELP_AFTER)
+    .addHelpText('after', serveHelpAfter)
     .action((given: Given, command: Command) => {
       const byHand = (name: string): boolean => command.getOptionValueSource(name) === 'cli';
       const [word] = command.args;
@@ -128,41 +136,34 @@ export function parseCommandLine(words: readonly string[], cwd: () => string): C
           exitCode: EXIT_USAGE,
         });
       }
-      result = {
-        do: 'serve',
-        options: {
-          mounts: given.mount.map((mount) => ({ ...mount, create: given.create ?? false })),
-          arena,
-          hugePages: given.hugePages,
-          bounce: given.bounce,
-          slotBytes: given.slotBytes,
-          timeoutMs: given.timeoutMs,
-          stallMs: given.stallMs,
-          engine: given.engine,
-          lanes: given.lanes,
-          stuckMax: given.stuckMax,
-          stuckProcessMax: given.stuckProcessMax,
-          fsync: given.fsync ?? false,
-          fileMode: given.fileMode,
-          holdBreakerClosed: given.testHoldBreakerClosed ?? false,
-          unchecked: given.testUnchecked ?? false,
-          startWaitMs: given.testStartWaitMs ?? null,
-        },
-      };
+      take({
+        mounts: given.mount.map((mount) => ({ ...mount, create: given.create ?? false })),
+        arena,
+        hugePages: given.hugePages,
+        bounce: given.bounce,
+        slotBytes: given.slotBytes,
+        timeoutMs: given.timeoutMs,
+        stallMs: given.stallMs,
+        engine: given.engine,
+        lanes: given.lanes,
+        stuckMax: given.stuckMax,
+        stuckProcessMax: given.stuckProcessMax,
+        fsync: given.fsync ?? false,
+        fileMode: given.fileMode,
+        recycle: given.recycle,
+        indexMs: given.indexMs,
+        holdBreakerClosed: given.testHoldBreakerClosed ?? false,
+        unchecked: given.testUnchecked ?? false,
+        slotsMax: given.testSlots ?? null,
+        attach: given.attach ? { directory: given.attachDir ?? null } : null,
+        startWaitMs: given.testStartWaitMs ?? null,
+      });
       return undefined;
     });
   serve.copyInheritedSettings(program);
   serve.allowExcessArguments(true); // refused above, in words that help more
   program.addHelpText('after', '\nTry: kvlane serve --help');
-
-  try {
-    program.parse([...words], { from: 'user' });
-  } catch (error) {
-    if (!(error instanceof CommanderError)) throw error;
-    const asked = error.code === 'commander.helpDisplayed' || error.code === 'commander.version';
-    return { do: 'say', text: said, exitCode: asked ? 0 : EXIT_USAGE };
-  }
-  return result ?? { do: 'say', text: said, exitCode: EXIT_USAGE };
+  return { program, serve };
 }
 
 interface Given {
@@ -181,8 +182,13 @@ interface Given {
   stuckProcessMax: number;
   fsync?: boolean;
   fileMode: number;
+  recycle: Recycle;
+  indexMs: number;
   testHoldBreakerClosed?: boolean;
   testUnchecked?: boolean;
+  testSlots?: number;
+  attach: boolean;
+  attachDir?: string;
   testStartWaitMs?: number;
 }
 
@@ -191,13 +197,16 @@ function mountOption(word: string, before: readonly MountOption[], cwd: () => st
   const name = word.slice(0, equals);
   const root = word.slice(equals + 1);
   if (equals < 0) throw new InvalidArgumentError(`Name and directory are wanted, for example kv0=${word || '/mnt/cache'}.`);
-  if (!/^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/.test(name)) {
-    throw new InvalidArgumentError('The name before = has 1 to 64 of A-Z a-z 0-9 . _ - and starts with a letter or digit.');
-  }
+  if (!MOUNT_NAME.test(name)) throw new InvalidArgumentError(`The name before = has ${MOUNT_NAME_WORDS}.`);
   if (root === '' || root.includes('\0')) throw new InvalidArgumentError('The directory after = is missing.');
   if (before.some((mount) => mount.name === name)) throw new InvalidArgumentError(`The name ${name} is taken by an earlier --mount.`);
   if (before.length >= MOUNTS_MAX) throw new InvalidArgumentError(`At most ${MOUNTS_MAX} mounts.`);
   return { name, root: absolute(root, cwd), create: false };
+}
+
+function attachDirectory(word: string, cwd: () => string): string {
+  if (word === '' || word.includes('\0')) throw new InvalidArgumentError('A directory is wanted.');
+  return absolute(word, cwd);
 }
 
 function absolute(path: string, cwd: () => string): string {
@@ -225,6 +234,12 @@ function slotBytes(word: string): number {
   if (!(bytes >= PAGE_BYTES && bytes <= 1024 ** 3)) throw new InvalidArgumentError('A size from 4096 to 1GiB is wanted, for example 1048576 or 1MiB.');
   if (bytes % PAGE_BYTES !== 0) throw new InvalidArgumentError(`A multiple of 4096 is wanted; the next one is ${Math.ceil(bytes / PAGE_BYTES) * PAGE_BYTES}.`);
   return bytes;
+}
+
+function indexMs(word: string): number {
+  const ms = /^[0-9]{1,5}$/.test(word) ? Number(word) : NaN;
+  if (ms === 0 || (ms >= INDEX_MS_MIN && ms <= INDEX_MS_MAX)) return ms;
+  throw new InvalidArgumentError(`0 is wanted, or milliseconds from ${INDEX_MS_MIN} to ${INDEX_MS_MAX}.`);
 }
 
 function fileMode(word: string): number {

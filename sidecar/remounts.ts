@@ -15,8 +15,10 @@ export interface RemountsContext {
   probed(mount: Mount): boolean;
   /** Tasks not answered, and all there ever were. */
   work(): { outstanding: number; added: number };
-  /** The list changed; `moved`: also the entry that the root's path seems to lie on. */
-  changed(mount: Mount, moved: boolean, nowUs: number): void;
+  /** The first list: the device it shows behind the root's path, '' if none. */
+  listed(mount: Mount, device: string, nowUs: number): void;
+  /** The list changed since `sinceUs`; `moved`: also the entry that the root's path seems to lie on. */
+  changed(mount: Mount, moved: boolean, sinceUs: number, nowUs: number): void;
   /** Runs what a read brought as a turn of its own. */
   turn(work: (nowUs: number) => void): void;
 }
@@ -28,8 +30,14 @@ export class Remounts implements Alarm {
   #behind = new Map<Mount, string>();
   #text: string | null = null;
   #reading = false;
+  /** When the last read began. */
+  #readUs = 0;
+  /** A read has to begin then or later. */
+  #wantedUs = 0;
   #lookedUs = -LOOK_WORKING_US;
   #addedThen = 0;
+  /** Lists that were read to their end. */
+  reads = 0;
 
   constructor(context: RemountsContext) {
     this.#context = context;
@@ -49,7 +57,7 @@ export class Remounts implements Alarm {
     if (nowUs >= dueUs) {
       this.#addedThen = added;
       this.#lookedUs = nowUs;
-      this.#look();
+      this.#look(nowUs);
       if (!lasting) return;
       dueUs = nowUs + paceUs;
     }
@@ -60,12 +68,23 @@ export class Remounts implements Alarm {
     // The end of this turn looks.
   }
 
-  #look(): void {
+  /** It was learnt which store a mount is. Was it replaced meanwhile? A later look could not tell. */
+  lookNow(nowUs: number): void {
+    this.#wantedUs = nowUs;
+    this.#lookedUs = nowUs;
+    this.#look(nowUs);
+  }
+
+  #look(beganUs: number): void {
     if (this.#reading) return;
     this.#reading = true;
     this.#context.table.read((text) => {
       this.#reading = false;
+      const sinceUs = this.#readUs;
       const before = this.#text;
+      this.#readUs = beganUs; // also when it failed: what it did not show is not known
+      if (beganUs < this.#wantedUs) this.#look(this.#wantedUs);
+      if (text !== null) this.reads += 1;
       if (text === null || text === before) return;
       this.#text = text;
       this.#context.turn((nowUs) => {
@@ -74,7 +93,8 @@ export class Remounts implements Alarm {
           const behind = mountBehind(lines, mount.root);
           const moved = this.#behind.get(mount) !== behind;
           this.#behind.set(mount, behind);
-          if (before !== null) this.#context.changed(mount, moved, nowUs);
+          if (before === null) this.#context.listed(mount, behind.split(' ')[1] ?? '', nowUs);
+          else this.#context.changed(mount, moved, sinceUs, nowUs);
         }
       });
     });

@@ -6,6 +6,7 @@
 import type { NativeEvent } from '../native/index.ts';
 import type { MountInfo } from '../protocol/messages.ts';
 import type { Request } from '../protocol/request.ts';
+import { BlockIndex } from './block_index.ts';
 import { Damage } from './damage.ts';
 import { Deadlines } from './deadlines.ts';
 import { Devices } from './devices.ts';
@@ -17,6 +18,7 @@ import { Mounts, START_WAIT_MS } from './mounts.ts';
 import type { Operation } from './operation.ts';
 import type { MountTable } from './mount_table.ts';
 import type { Service, ServiceDeps, ServiceOptions } from './service_types.ts';
+import { Recycling } from './recycling.ts';
 import { Remounts } from './remounts.ts';
 import { Slots } from './slots.ts';
 import { STAGING_AREAS, STAGING_AREA_BYTES, Staging } from './staging.ts';
@@ -38,7 +40,9 @@ export function createService(deps: ServiceDeps, options: ServiceOptions): Servi
   const slots = new Slots(options.slots);
   const staging = new Staging();
   const lanes = new Lanes(native, slots, options.fileMode, options.fsync);
-  const damage = new Damage(lanes, deadlines, log);
+  const index = new BlockIndex(options.indexMs * 1000);
+  const damage = new Damage(lanes, deadlines, index, log);
+  const recycling = new Recycling(options, native, lanes, deadlines, log);
   const send = deps.send;
   const groupContext: GroupContext = {
     native,
@@ -53,14 +57,17 @@ export function createService(deps: ServiceDeps, options: ServiceOptions): Servi
   const { engine, stuckMax, holdBreakerClosed } = options;
   const devices = new Devices({ engine, lanes: options.lanes, stuckMax, stallUs: options.stallMs * 1000, holdBreakerClosed }, options.stuckProcessMax, groupContext);
   const mountTable = deps.mountTable ?? NO_MOUNT_TABLE;
-  const mounts = new Mounts(options.mounts, devices, { native, engine, lanes, deadlines, log, mountTable, nowUs, send });
+  const mounts = new Mounts(options.mounts, devices, { native, engine, lanes, deadlines, log, mountTable, nowUs, send, identified: (mount) => recycling.identified(mount, nowUs()), learnt: () => {
+    index.somethingElse();
+    remounts.lookNow(nowUs());
+  } });
   const tasks = new TaskTable(deadlines, stats, send);
   const dispatcher = new Dispatcher({
-    tasks: { native, lanes, tasks, slots, slotBytes: options.slotBytes, staging, damage, stats, nowUs },
+    tasks: { native, lanes, tasks, slots, slotBytes: options.slotBytes, staging, damage, index, stats, nowUs },
     native,
     mounts,
     timeoutMs: options.timeoutMs,
-    stats: () => paint({ stats, native, mounts, devices, lanes, slots, staging, damage, usage: deps.usage, tasks: tasks.size(), startedUs, nowUs: nowUs() }),
+    stats: () => paint({ stats, native, mounts, devices, lanes, slots, staging, damage, index, recycling, usage: deps.usage, mountListReads: remounts.reads, tasks: tasks.size(), startedUs, nowUs: nowUs() }),
     send,
     onShutdown: (timeoutMs) => deps.onShutdown(timeoutMs),
   });
@@ -71,15 +78,15 @@ export function createService(deps: ServiceDeps, options: ServiceOptions): Servi
     mounts: () => mounts.all,
     probed: (mount) => mounts.probed(mount),
     work: () => ({ outstanding: tasks.size(), added: tasks.added }),
-    changed: (mount, moved, now) => mounts.listChanged(mount, moved, now),
+    listed: (mount, device, now) => mounts.listed(mount, device, now),
+    changed: (mount, moved, sinceUs, now) => mounts.listChanged(mount, moved, sinceUs, now),
     turn: (work) => turn(work),
   });
   native.createStaging(STAGING_AREAS * STAGING_AREA_BYTES);
 
   let depth = 0;
   /** Runs one turn; a turn that comes up inside another (main calling back from send) is part of it. */
-  function turn(work: (now: number) => void): void {
-    const now = nowUs();
+  function turn(work: (now: number) => void, now = nowUs()): void {
     depth += 1;
     try {
       if (depth === 1) lateness.observe(now, deadlines.earliestUs());
@@ -90,7 +97,7 @@ export function createService(deps: ServiceDeps, options: ServiceOptions): Servi
     if (depth > 0) return;
     const end = nowUs();
     lateness.turnTook(now, end);
-    deadlines.ringDue(end);
+    ringDue(end);
     devices.endTurn(end);
     const freed = lanes.endTurn(end);
     if (freed.length > 0) {
@@ -101,6 +108,14 @@ export function createService(deps: ServiceDeps, options: ServiceOptions): Servi
     watchkeeping.endTurn(end);
     remounts.endTurn(end);
     deadlines.arm();
+  }
+
+  /** What came by its deadline counts: completions that wait for company are heard before anything is settled by its time. */
+  function ringDue(atUs: number): void {
+    const earliestUs = deadlines.earliestUs();
+    if (earliestUs === 0 || earliestUs > atUs) return;
+    for (const event of native.collect()) take(event, atUs);
+    deadlines.ringDue(atUs);
   }
 
   function stallEvent(event: Extract<NativeEvent, { type: 'stalled' | 'recovered' }>): void {
@@ -132,16 +147,26 @@ export function createService(deps: ServiceDeps, options: ServiceOptions): Servi
   }
 
   return {
+    look: {
+      stats: () => dispatcher.stats(),
+      stuck: (overMs, listedMax) => dispatcher.stuck(overMs, listedMax),
+      help: () => dispatcher.help(),
+      mounts: () => mounts.all.map((mount) => mounts.facts(mount)),
+    },
     start: (waitMs) =>
       new Promise<MountInfo[]>((resolve) => {
         turn(() => mounts.start(waitMs ?? START_WAIT_MS, () => resolve(mounts.all.map((mount) => mounts.facts(mount)))));
       }),
     engine: () => mounts.engine(),
     handle(request: Request): void {
+      // What is due is settled in a turn of its own, with what was collected for it: a slot that came back is announced before a request may have it again.
+      const earliestUs = deadlines.earliestUs();
+      const readUs = nowUs();
+      if (earliestUs !== 0 && earliestUs <= readUs) turn(() => {}, readUs);
       turn((now) => {
         deadlines.ringDue(now);
         dispatcher.handle(request, now);
-      });
+      }, readUs);
     },
     onNative(batch: NativeEvent[]): void {
       turn((now) => {

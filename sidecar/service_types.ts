@@ -4,7 +4,7 @@
 // (tasks, deadlines, breakers, slots) knows requests and lanes. Neither imports the other's files:
 // main.ts alone puts them together, and tests put a stub on either side of these types.
 import type { Engine, Native, NativeEvent } from '../native/index.ts';
-import type { Answer, Event, Id, MountInfo } from '../protocol/messages.ts';
+import type { Answer, Event, Id, MountInfo, StuckEntry } from '../protocol/messages.ts';
 import type { Request } from '../protocol/request.ts';
 import type { MountTable } from './mount_table.ts';
 
@@ -40,6 +40,8 @@ export interface UsageFigures {
   resident_peak_bytes: number;
 }
 
+export type Recycle = 'auto' | 'on' | 'off';
+
 export interface MountOption {
   name: string;
   /** Absolute; resolved lexically, never looked at by the main thread. */
@@ -62,6 +64,10 @@ export interface ServiceOptions {
   stuckProcessMax: number;
   fsync: boolean;
   fileMode: number;
+  /** auto: on file systems that are known to gain by it and to keep its rules; on: on others of this machine too. */
+  recycle: Recycle;
+  /** How long a look-up believes what this process stored, loaded or saw; 0: it always asks the mount. */
+  indexMs: number;
   /** For tests with many stuck operations: the breaker counts but never opens. */
   holdBreakerClosed: boolean;
 }
@@ -78,7 +84,17 @@ export interface ServiceDeps {
   onShutdown(timeoutMs: number): void;
 }
 
+/** What may be asked without being a client: nothing of it is counted as a request, and nothing changes. */
+export interface Look {
+  stats(): Record<string, unknown>;
+  /** Oldest first; `overMs`: also what is not late. */
+  stuck(overMs: number | undefined, listedMax: number): { stuck: StuckEntry[]; more?: number };
+  help(): Record<string, unknown>;
+  mounts(): MountInfo[];
+}
+
 export interface Service {
+  readonly look: Look;
   /** Identifies the mounts in lanes; resolves when all have answered, whatever they do after at most waitMs (START_WAIT_MS = 80). */
   start(waitMs?: number): Promise<MountInfo[]>;
   /** The engine that runs, which may be another one than was asked for; known once start() has resolved. */

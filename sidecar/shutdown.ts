@@ -48,9 +48,11 @@ export interface LeaveDeps {
   writer: Pick<LineWriter, 'flush'>;
   log: StderrLog;
   native: Pick<Native, 'hardExit'>;
+  /** Called once, first of all; waited for by nobody. */
+  leaving?(): void;
 }
 
-export function createLeave({ service, writer, log, native }: LeaveDeps): Leave {
+export function createLeave({ service, writer, log, native, leaving: begun }: LeaveDeps): Leave {
   let leaving: LeaveReason | null = null;
   let atOnce = false;
 
@@ -70,6 +72,7 @@ export function createLeave({ service, writer, log, native }: LeaveDeps): Leave 
       return;
     }
     leaving = reason;
+    begun?.();
     const level = plan.exitCode === EXIT_ASKED ? 'info' : 'error';
     log[level]('leaving', { reason, outstanding: service()?.outstanding() ?? 0, ...detail });
 

@@ -1,11 +1,15 @@
 // stats.ts — counters since the start, and the picture a `stats` request gets.
-import type { LaneClass, Native } from '../native/index.ts';
+import type { Native } from '../native/index.ts';
 import { LANE_CLASSES, type Code, type Op } from '../protocol/messages.ts';
+import type { BlockIndex } from './block_index.ts';
 import type { Damage } from './damage.ts';
 import type { Devices } from './devices.ts';
+import { BOUNDS_MS, Histogram } from './histogram.ts';
+import type { LaneGroup } from './lane_group.ts';
 import { Recent } from './latency.ts';
 import type { Lanes } from './lanes.ts';
 import type { Mounts } from './mounts.ts';
+import type { Recycling } from './recycling.ts';
 import type { Usage } from './service_types.ts';
 import { FREE, IN_FLIGHT, QUARANTINED, type Slots } from './slots.ts';
 import type { Staging } from './staging.ts';
@@ -15,6 +19,7 @@ interface OpFigures {
   ok: number;
   not_ok: number;
   latency: Recent;
+  histogram: Histogram;
 }
 
 export class Stats {
@@ -35,6 +40,7 @@ export class Stats {
     if (ok) figures.ok += 1;
     else figures.not_ok += 1;
     figures.latency.record(us);
+    figures.histogram.record(us);
   }
 
   refusedWith(op: Op, code: Code): void {
@@ -48,8 +54,8 @@ export class Stats {
 
   counters(): object {
     const ops: Record<string, object> = {};
-    for (const [op, { requests, ok, not_ok, latency }] of this.#ops) {
-      ops[op] = { requests, ok, not_ok, p50_ms: inMs(latency.quantileUs(0.5)), p99_ms: inMs(latency.quantileUs(0.99)), max_ms: inMs(latency.quantileUs(1)) };
+    for (const [op, { requests, ok, not_ok, latency, histogram }] of this.#ops) {
+      ops[op] = { requests, ok, not_ok, p50_ms: inMs(latency.quantileUs(0.5)), p99_ms: inMs(latency.quantileUs(0.99)), max_ms: inMs(latency.quantileUs(1)), histogram: histogram.picture() };
     }
     return {
       ops,
@@ -59,12 +65,13 @@ export class Stats {
       loaded_bytes: this.bytesLoaded,
       stored_bytes: this.bytesStored,
       slots_freed: this.slotsFreed,
+      histogram_bounds_ms: BOUNDS_MS,
     };
   }
 
   #of(op: Op): OpFigures {
     let figures = this.#ops.get(op);
-    if (figures === undefined) this.#ops.set(op, (figures = { requests: 0, ok: 0, not_ok: 0, latency: new Recent() }));
+    if (figures === undefined) this.#ops.set(op, (figures = { requests: 0, ok: 0, not_ok: 0, latency: new Recent(), histogram: new Histogram() }));
     return figures;
   }
 }
@@ -78,14 +85,17 @@ export interface Picture {
   slots: Slots;
   staging: Staging;
   damage: Damage;
+  index: BlockIndex;
+  recycling: Recycling;
   usage: Usage | undefined;
+  mountListReads: number;
   tasks: number;
   startedUs: number;
   nowUs: number;
 }
 
 export function paint(picture: Picture): Record<string, unknown> {
-  const { stats, native, mounts, devices, lanes, slots, staging, damage, usage } = picture;
+  const { stats, native, mounts, devices, lanes, slots, staging, damage, index, recycling, usage } = picture;
   return {
     uptime_ms: Math.round((picture.nowUs - picture.startedUs) / 1000),
     outstanding: picture.tasks,
@@ -97,11 +107,13 @@ export function paint(picture: Picture): Record<string, unknown> {
     keys_gated: lanes.gate.size(),
     keys_bad: damage.badKeys(),
     files_set_aside: damage.setAside,
-    mounts: mounts.all.map((mount) => ({ ...mounts.facts(mount), classes: Object.fromEntries(LANE_CLASSES.map((laneClass) => [laneClass, mount.state(laneClass)])) })),
+    index: index.picture(),
+    mount_list_reads: picture.mountListReads,
+    mounts: mounts.all.map((mount) => ({ ...mounts.facts(mount), ...mount.traffic, recycling: recycling.picture(mount), classes: Object.fromEntries(LANE_CLASSES.map((laneClass) => [laneClass, mount.state(laneClass)])) })),
     devices: devices.all.map((device) => ({
       device: device.label,
       mounts: device.mounts.map((mount) => mount.name),
-      classes: Object.fromEntries(LANE_CLASSES.map((laneClass) => [laneClass, groupPicture(native, device.groups[laneClass], device.stuckLimit(laneClass))])),
+      classes: Object.fromEntries(LANE_CLASSES.map((laneClass) => [laneClass, groupPicture(native, device.groups[laneClass], device.stuckLimit(laneClass), picture.nowUs)])),
     })),
     process: usage?.latest() ?? null,
   };
@@ -112,19 +124,27 @@ function arenaPicture(native: Native): object {
   return { bytes, backing, page_bytes: pageBytes, huge_bytes: hugeBytes };
 }
 
-function groupPicture(native: Native, group: { pool: number; laneClass: LaneClass; breaker: { state: string; reason: string; opened: number; heldClosed: number }; prober: { asked: number; stuck(): number }; abandoned: number }, stuckLimit: number): object {
-  const { queued, running, stuck, lanes } = native.poolState(group.pool);
-  const { state, reason, opened, heldClosed } = group.breaker;
+function groupPicture(native: Native, group: LaneGroup, stuckLimit: number, nowUs: number): object {
+  const { queued, running, stuck, lanes, oldestSinceUs } = native.poolState(group.pool);
+  const { state, reason, opened, openedUs, heldClosed } = group.breaker;
+  const { done, failed, late, doneBytes, kernelTime } = group.figures;
   return {
     state,
     ...(reason === '' ? {} : { reason }),
+    ...(group.breaker.isOpen() ? { suspended_for_ms: Math.round((nowUs - openedUs) / 1000) } : {}),
     engine: native.engineOf(group.pool),
     queued,
     running,
     lanes,
     lanes_stuck: stuck,
     lanes_stuck_max: stuckLimit,
+    oldest_in_kernel_ms: oldestSinceUs === 0 ? 0 : Math.max(0, Math.round((nowUs - oldestSinceUs) / 1000)),
     operations_abandoned: group.abandoned,
+    operations_done: done,
+    operations_failed: failed,
+    operations_late: late,
+    done_bytes: doneBytes,
+    kernel_time: kernelTime.picture(),
     suspended_times: opened,
     ...(heldClosed === 0 ? {} : { held_closed_times: heldClosed }),
     probes: group.prober.asked,

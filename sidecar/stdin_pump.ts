@@ -4,6 +4,8 @@
 // answering. It rests for exactly one turn of the loop after TURN_MS of work, whatever else is going on,
 // so that timers, completions and signals get their turn within a flood; meanwhile the kernel's pipe holds
 // the sender back and our memory stays bounded.
+import { fstatSync } from 'node:fs';
+import { Socket, type ConnectOpts, type SocketConstructorOpts } from 'node:net';
 import type { Readable } from 'node:stream';
 import { uptimeMs } from './clock.ts';
 
@@ -18,7 +20,31 @@ export interface StdinHandlers {
   ended(fault: Error | null): void;
 }
 
-export function pumpStdin(stream: Readable, handlers: StdinHandlers): void {
+/** Opens the stream; its bytes go to `work` and not to its listeners. Whoever gets them is done with them when `work` returns or the stream goes on. */
+export type Source = (work: (chunk: Buffer) => void) => Readable;
+
+/** As much as a pipe holds. */
+const READ_BYTES = 64 * 1024;
+
+/**
+ * A pipe or socket is read into one buffer, again and again: a stream that makes a chunk of each read, queues and hands it on costs as much as
+ * a small request does in all.
+ */
+export function stdinSource(fd = 0): Source {
+  const kind = fstatSync(fd); // Node has done the same at its start
+  if (!kind.isFIFO() && !kind.isSocket()) return (work) => process.stdin.on('data', work);
+  const callback = (work: (chunk: Buffer) => void) => (count: number, buffer: Uint8Array) => {
+    work((buffer as Buffer).subarray(0, count));
+    return true;
+  };
+  return (work) => {
+    const onread = { buffer: Buffer.allocUnsafeSlow(READ_BYTES), callback: callback(work) };
+    const options: SocketConstructorOpts & ConnectOpts = { fd, readable: true, writable: false, onread };
+    return new Socket(options);
+  };
+}
+
+export function pumpStdin(source: Source, handlers: StdinHandlers): void {
   let rest: Buffer | null = null;
   let resting = false;
   let spentMs = 0;
@@ -57,7 +83,7 @@ export function pumpStdin(stream: Readable, handlers: StdinHandlers): void {
     if (!resting) handlers.ended(fault); // else goOn: the end may come while the last chunk is still being handed on
   }
 
-  stream.on('data', work);
+  const stream = source(work);
   stream.on('end', () => end(null));
   stream.on('close', () => end(null));
   stream.on('error', end);

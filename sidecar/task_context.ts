@@ -1,6 +1,7 @@
 // task_context.ts — what the tasks of every op share, and how a native status reads on the wire.
 import type { Native, NativeStatus } from '../native/index.ts';
 import type { Code } from '../protocol/messages.ts';
+import type { BlockIndex } from './block_index.ts';
 import type { Damage } from './damage.ts';
 import type { Lanes } from './lanes.ts';
 import type { Slots } from './slots.ts';
@@ -16,6 +17,7 @@ export interface TaskContext {
   slotBytes: number;
   staging: Staging;
   damage: Damage;
+  index: BlockIndex;
   stats: Stats;
   nowUs(): number;
 }

@@ -9,6 +9,8 @@ import type { Stats } from './stats.ts';
 
 /** Queued work is memory; a client that is this far ahead gains nothing by being further. */
 export const TASKS_MAX = 16_384;
+/** Names in look-ups, some hundred bytes each here and in the core: 256 of the largest ones. What else asks for many blocks has slots, which are few. */
+export const NAMES_MAX = 1_048_576;
 /** Ids that were answered lately: what a cancel that crossed its task's answer may ask for. */
 const SETTLED_REMEMBERED = 1024;
 
@@ -22,12 +24,15 @@ export abstract class Task implements Alarm {
   readonly op: Op;
   readonly receivedUs: number;
   readonly deadlineUs: number;
+  /** Counted against NAMES_MAX. */
+  readonly names: number;
 
-  constructor(id: Id, op: Op, receivedUs: number, deadlineUs: number) {
+  constructor(id: Id, op: Op, receivedUs: number, deadlineUs: number, names = 0) {
     this.id = id;
     this.op = op;
     this.receivedUs = receivedUs;
     this.deadlineUs = deadlineUs;
+    this.names = names;
   }
 
   ring(nowUs: number): void {
@@ -47,6 +52,8 @@ export class TaskTable {
   #send: (answer: Answer) => void;
   /** All there ever were. */
   added = 0;
+  /** Of those that are unanswered. */
+  names = 0;
   /** Called when the last task is answered. */
   onEmpty: (() => void) | null = null;
 
@@ -68,12 +75,14 @@ export class TaskTable {
     if (this.#tasks.has(task.id)) throw new Error(`task ${task.id} is in flight already`);
     this.#tasks.set(task.id, task);
     this.added += 1;
+    this.names += task.names;
     this.#deadlines.set(task, task.deadlineUs);
   }
 
   answer(task: Task, answer: Answer, nowUs: number): void {
     if (this.#tasks.get(task.id) !== task) throw new Error(`task ${task.id} was answered already`);
     this.#tasks.delete(task.id);
+    this.names -= task.names;
     this.#deadlines.clear(task);
     this.#settled[this.#settledNext] = task.id;
     this.#settledNext = (this.#settledNext + 1) % SETTLED_REMEMBERED;

@@ -22,7 +22,7 @@ def wheel(file: str, checkout: str) -> None:
 
     sources = {path.relative_to(pathlib.Path(checkout, "clients/python/src")).as_posix() for path in pathlib.Path(checkout, "clients/python/src/kvlane").rglob("*.py")}
     assert sources <= set(names), sources - set(names)
-    wanted = ["py.typed", "_sidecar/dist/kvlane.cjs", "_sidecar/dist/kvlane.bundle.cjs", "_sidecar/dist/kvlane.code", "_sidecar/native/build/Release/kvlane.node", "_sidecar/licenses/kvlane.txt"]
+    wanted = ["py.typed", "_sidecar/dist/kvlane.cjs", "_sidecar/dist/kvlane.bundle.cjs", "_sidecar/dist/kvlane.code", "_sidecar/dist/kvlane-tools.cjs", "_sidecar/dist/man/kvlane-serve.1", "_sidecar/native/build/Release/kvlane.node", "_sidecar/licenses/kvlane.txt"]
     for inside in wanted:
         assert f"kvlane/{inside}" in names, f"{inside} is not in the wheel"
     strays = [name for name in names if name.endswith((".ts", ".mts", ".map", ".md", ".pyc")) or "/test" in name]
@@ -59,6 +59,14 @@ def use(folder: str, command: str) -> None:
         served = [*start, "serve", "--mount", f"kv0={pathlib.Path(folder).name}"]
         answers = subprocess.run(served, input=request, capture_output=True, text=True, timeout=60, cwd=pathlib.Path(folder).parent)
         assert any(json.loads(line).get("present") == [True] for line in answers.stdout.splitlines()), answers
+
+    # The other commands, and the processes that they start.
+    record = f"{folder}.ndjson"
+    kept = subprocess.run([command, "record", record, "--", "serve", "--mount", f"kv0={folder}"], input=request, capture_output=True, text=True, timeout=60)
+    assert kept.returncode == 0 and "is not whole" not in kept.stderr, kept
+    replayed = subprocess.run([command, "replay", record, "--fast"], capture_output=True, text=True, timeout=60)
+    assert replayed.returncode == 0 and "1 answer as recorded" in replayed.stdout, replayed
+    assert "SYNOPSIS" in subprocess.run([command, "man", "record"], capture_output=True, text=True, timeout=60).stdout
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 # `npm test`: sets up what is missing, then runs every test of every language. Goes on after a failure; the last line is the sum.
 #
 #   npm test                        everything
-#   npm test -- core unit           only these parts, out of: core unit process python wheel stall bench
+#   npm test -- core unit           only these parts, out of: core arm64 unit sim process security browser versions python wheel fuzz crash scale stall mounts chaos bench
 #   KVLANE_NO_SKIP=1 npm test       a skipped test is a failure (CI)
 #
 # As root everything runs in a private mount namespace: a stuck mount is seen by these tests only, and is gone with them.
@@ -10,7 +10,7 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 export LC_ALL=C.UTF-8
 
-all_parts=(core unit process python wheel stall bench)
+all_parts=(core arm64 unit sim process security browser versions python wheel fuzz crash scale stall mounts chaos bench)
 parts=("$@")
 [ ${#parts[@]} -gt 0 ] || parts=("${all_parts[@]}")
 for part in "${parts[@]}"; do
@@ -52,13 +52,18 @@ vitest() { # name seconds_max project…
 check "setup" 1800 bash test/setup.sh --tools || finish
 check "protocol is generated" 60 npm run --silent protocol:check
 wanted core && { core_suite plain core_test plain; core_suite TSan core_test_tsan tsan; core_suite ASan+UBSan core_test_asan asan; }
-if wanted unit || wanted process || wanted python || wanted stall; then
+wanted arm64 && closing_line arm64 600 "^FAILED: " bash test/arm64/run.sh --short # most of it compiles the core once more
+if wanted unit || wanted process || wanted security || wanted browser || wanted versions || wanted python || wanted crash || wanted scale || wanted stall || wanted mounts || wanted chaos; then
   check "native builds" 900 npm run --silent build:native
   check "TypeScript compiles (tsc)" 300 npm run --silent build:ts
   check "stall lab builds" 120 python3 test/stall/stall.py build
 fi
 wanted unit && vitest unit 600 unit
+wanted sim && vitest sim 600 sim # on a clock of its own: no load of the machine changes what it finds
 wanted process && vitest process 1200 golden process
+wanted security && vitest security 300 security # a page of threats, each with its test; what is not in other parts already
+wanted browser && check "browser is there" 600 bash test/browser/install.sh && vitest browser 300 browser # seconds; a minute more where the browser must be fetched
+wanted versions && closing_line "versions" 600 "^FAILED: " bash test/versions/run.sh --short
 if wanted python; then
   cd clients/python
   check "mypy --strict" 300 ../../.venv/bin/python -m mypy --strict
@@ -67,7 +72,36 @@ if wanted python; then
   suite "pytest" 1800 "$reports/pytest.xml" .venv/bin/python -m pytest -W error --rootdir clients/python -c clients/python/pyproject.toml --junitxml="$reports/pytest.xml" clients/python/tests
 fi
 wanted wheel && check "wheel" 600 bash test/packaging.sh # half a minute; much longer where node_modules or the registry is slow
+wanted fuzz && closing_line fuzz 600 "^FAILED: " npm run --silent fuzz    # half a minute of fuzzing; and clang, the first time
+if wanted crash; then
+  cd test/crash
+  check "mypy --strict of the crash tests" 300 ../../.venv/bin/python -m mypy .
+  check "ruff of the crash tests" 60 ../../.venv/bin/python -m ruff check .
+  cd ../..
+  closing_line crash 600 "^FAILED: " npm run --silent crash # under a minute
+fi
+wanted scale && vitest scale 600 scale
 wanted stall && vitest stall 2400 stall
+if wanted mounts; then
+  cd test/mounts
+  check "mypy --strict of the mounts" 300 ../../.venv/bin/python -m mypy .
+  check "ruff of the mounts" 60 ../../.venv/bin/python -m ruff check .
+  cd ../..
+  closing_line mounts 600 '^FAILED: ' npm run --silent mounts # two minutes, and what it installs
+fi
+if wanted chaos; then # the model and the planted faults; then the soak itself
+  cd test/chaos
+  check "mypy --strict of the soak" 300 ../../.venv/bin/python -m mypy .
+  check "ruff of the soak" 60 ../../.venv/bin/python -m ruff check .
+  cd ../..
+  suite "pytest of the soak" 300 "$reports/chaos.xml" .venv/bin/python -m pytest -W error --rootdir test/chaos -c test/chaos/pyproject.toml --junitxml="$reports/chaos.xml" test/chaos
+  if reason=$(python3 test/stall/stall.py why-not); then
+    check "chaos soak, 60 s" 240 npm run --silent chaos -- --seconds 60
+  else
+    add "chaos soak, 60 s" 0 0 0 1
+    detail "skipped: chaos soak: no stall lab: $reason"
+  fi
+fi
 if wanted bench; then # its own tests; then the short form, judged only by that it ran
   cd test/bench
   check "mypy --strict of the bench" 300 ../../.venv/bin/python -m mypy .

@@ -5,6 +5,7 @@
 import { spawn, type ChildProcessWithoutNullStreams } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
+import { createInterface } from 'node:readline';
 import { LIMITS } from '../../protocol/messages.ts';
 import { KvlaneError } from './errors.ts';
 
@@ -31,6 +32,8 @@ export interface ProcessOptions {
   env?: Record<string, string>;
   /** Another kvlane.cjs than the one built in this package. */
   main?: string;
+  /** Each line of its stderr, beside what is kept of it. */
+  onLog?: (line: string) => void;
 }
 
 export interface Listener {
@@ -69,6 +72,7 @@ export class SidecarProcess {
     child.stdout.once('end', () => this.#end('its stdout ended'));
     child.stderr.on('error', () => {});
     child.stderr.on('data', (chunk: Buffer) => this.#keep(chunk));
+    if (options.onLog) createInterface({ input: child.stderr }).on('line', options.onLog);
   }
 
   /** False when the line was not taken: the sidecar is gone, or has not read for OUTBOX_BYTES_MAX. */

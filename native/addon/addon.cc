@@ -122,6 +122,23 @@ void set_mount_identity(const Info& info) {
     }
 }
 
+RecyclePool& recycle_pool(const Info& info) {
+    const auto mount = core(info).mount(natural(info[0], "mount"));
+    if (!mount) throw coded_error(info.Env(), "KVLANE_MISUSE", "recycling: no such mount");
+    return mount->recycle;
+}
+
+void set_recycling(const Info& info) {
+    if (!info[1].IsObject()) throw coded_error(info.Env(), "KVLANE_MISUSE", "setRecycling(mount, {files, bytes, restUs, fileMode})");
+    const Napi::Object limits = info[1].As<Napi::Object>();
+    recycle_pool(info).set_limits({.files = natural(limits.Get("files"), "setRecycling: files"),
+                                   .bytes = natural(limits.Get("bytes"), "setRecycling: bytes"),
+                                   .rest_us = natural(limits.Get("restUs"), "setRecycling: restUs"),
+                                   .file_mode = static_cast<uint32_t>(natural(limits.Get("fileMode"), "setRecycling: fileMode"))});
+}
+
+Napi::Value recycling(const Info& info) { return to_js(info.Env(), recycle_pool(info)); }
+
 Napi::Value create_pool(const Info& info) {
     if (!info[0].IsObject()) throw coded_error(info.Env(), "KVLANE_MISUSE", "createPool({laneClass, lanes, engine, forProbes})");
     const Napi::Object options = info[0].As<Napi::Object>();
@@ -181,10 +198,21 @@ Napi::Value withdraw(const Info& info) {
     return Napi::Boolean::New(info.Env(), withdrawn);
 }
 
+void hurry(const Info& info) { core(info).hurry(natural(info[0], "hurry: id")); }
+
+// [events, rows], as the callback of start() gets them.
+Napi::Value collect(const Info& info) {
+    const PackedEvents packed = environment(info).collect();
+    Napi::Array both = Napi::Array::New(info.Env(), 2);
+    both.Set(0U, packed.events);
+    both.Set(1U, packed.rows);
+    return both;
+}
+
 Napi::Value pool_state(const Info& info) { return to_js(info.Env(), pool(info).state()); }
 
 Napi::Value stuck(const Info& info) {
-    const auto calls = core(info).stuck();
+    const auto calls = core(info).stuck(info[0].ToBoolean());
     Napi::Array array = Napi::Array::New(info.Env(), calls.size());
     for (uint32_t i = 0; i < calls.size(); ++i) array.Set(i, to_js(info.Env(), calls[i]));
     return array;
@@ -215,6 +243,8 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
     offer("readStaging", read_staging);
     offer("addMount", add_mount);
     offer("setMountIdentity", set_mount_identity);
+    offer("setRecycling", set_recycling);
+    offer("recycling", recycling);
     offer("createPool", create_pool);
     offer("setStuckLimit", set_stuck_limit);
     offer("closePool", close_pool);
@@ -222,6 +252,8 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
     offer("submitBlocks", submit_blocks);
     offer("abandon", abandon);
     offer("withdraw", withdraw);
+    offer("hurry", hurry);
+    offer("collect", collect);
     offer("poolState", pool_state);
     offer("stuck", stuck);
     offer("hardExit", hard_exit);

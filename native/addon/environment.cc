@@ -13,13 +13,14 @@ void Environment::start(uint64_t stall_us, unsigned stuck_process_max, Napi::Fun
         refusal.Set("code", "KVLANE_NO_OPENAT2");
         throw refusal;
     }
-    doorbell_ = Doorbell::New(env_, on_events, "kvlane events", 0, 1, this);
-    doorbell_.Unref(env_);
-    // After the thread-safe function was made, so that it runs before that one's own: hooks run last in,
-    // first out, and Node frees the function while the courier might still ring. Marks and detaches,
-    // joins nothing.
+    on_events_ = Napi::Persistent(on_events);
+    context_ = std::make_unique<Napi::AsyncContext>(env_, "kvlane events");
+    if (const std::string refusal = bell_.watch(env_, core_->bell(), [this] { deliver(); }); !refusal.empty()) {
+        throw Napi::Error::New(env_, "the loop cannot be woken: " + refusal);
+    }
+    // Marks and detaches, joins nothing.
     env_.AddCleanupHook([](Core* core) { core->close(); }, core_);
-    const int error = core_->start(stall_us, stuck_process_max, [this] { doorbell_.NonBlockingCall(); });
+    const int error = core_->start(stall_us, stuck_process_max);
     if (error != 0) {
         auto failure = Napi::Error::New(env_, std::string("no thread for the courier and the supervisor: ") + strerrorname_np(error));
         failure.Set("code", strerrorname_np(error));
@@ -33,27 +34,25 @@ void Environment::hold_loop_while_expecting() {
     const bool expecting = core_->expects_news();
     if (expecting == holding_) return;
     holding_ = expecting;
-    if (expecting) {
-        doorbell_.Ref(env_);
-    } else {
-        doorbell_.Unref(env_);
-    }
+    bell_.hold(expecting);
+}
+
+PackedEvents Environment::collect() {
+    const auto batch = core_->take();
+    const PackedEvents packed = to_js(env_, batch);
+    hold_loop_while_expecting();
+    return packed;
 }
 
 // On the JavaScript thread. Takes whatever is there now, which may be more than the ring was for.
-void Environment::deliver(Napi::Env env, Napi::Function on_events, Environment* self, void*) {
-    if (env == nullptr || on_events == nullptr) return;  // the environment is going down
-    Napi::HandleScope scope(env);
-    const auto batch = self->core_->take();
-    const PackedEvents packed = to_js(env, batch);
-    self->hold_loop_while_expecting();
+void Environment::deliver() {
+    const PackedEvents packed = collect();
     if (packed.empty) return;
     try {
-        on_events.Call({packed.events, packed.rows});
+        on_events_.MakeCallback(env_.Global(), {packed.events, packed.rows}, *context_);
     } catch (const Napi::Error& error) {
-        // Left to itself Node 20 only prints a deprecation warning for what a thread-safe function's
-        // callback throws, and goes on. It is an uncaught exception like any other.
-        napi_fatal_exception(env, error.Value());
+        // Nobody above would see it: an uncaught exception like any other. None is there when a Worker is terminated.
+        if (!error.IsEmpty()) napi_fatal_exception(env_, error.Value());
     }
     // The callback armed timers and submitted through the functions above, which kept the reference.
 }

@@ -158,6 +158,19 @@ Napi::Object to_js(Napi::Env env, const PoolState& state) {
     return object;
 }
 
+Napi::Object to_js(Napi::Env env, const RecyclePool& pool) {
+    const RecyclePool::Figures figures = pool.figures();
+    Napi::Object object = Napi::Object::New(env);
+    object.Set("on", pool.on());
+    object.Set("files", number(env, figures.files));
+    object.Set("bytes", number(env, figures.bytes));
+    object.Set("recycled", number(env, figures.recycled));
+    object.Set("kept", number(env, figures.kept));
+    object.Set("dropped", number(env, figures.dropped));
+    object.Set("lost", number(env, figures.lost));
+    return object;
+}
+
 Napi::Value to_js(Napi::Env env, const Core::Settled& settled) {
     static_assert(static_cast<uint64_t>(State::done) < 4 && static_cast<uint64_t>(Phase::close) < 16);
     constexpr uint64_t since_us_max = uint64_t{1} << (53 - 6);  // with six bits beside it a double still holds it; four and a half years

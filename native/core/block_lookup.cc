@@ -7,7 +7,9 @@
 
 #include "block_steps.h"
 #include "header.h"
+#include "mount.h"
 #include "paths.h"
+#include "recycling.h"
 
 namespace kvlane {
 namespace {
@@ -101,10 +103,13 @@ class RemoveWork final : public Steps {
         int directory = open_directory(lane, op_, root->fd, block_directory(op_.name_space, op_.hex), false, 0, phase);
         if (directory == -ENOENT) return end(Status::not_found, directory, phase);
         if (directory < 0) return fail(directory, phase);
+        const std::string name = block_file(op_.hex);
+        Recycling recycling(op_);
+        const bool keeps = recycling.see(lane, lane.root_of(op_).fd, directory, name.c_str());
         if (!lane.still_wanted(op_) || !op_.begin_commit()) {
             end(Status::expired, 0, phase);
         } else {
-            const int removed = lane.unlink(op_, directory, block_file(op_.hex).c_str());
+            const int removed = keeps ? move(lane, directory, name, recycling) : lane.unlink(op_, directory, name.c_str());
             if (removed == -ENOENT) end(Status::not_found, removed, Phase::unlink);
             else if (removed < 0) fail(removed, Phase::unlink);
             else {
@@ -112,8 +117,25 @@ class RemoveWork final : public Steps {
                 done(Phase::unlink);
             }
         }
+        recycling.leave(lane);
         close(lane, directory);
         return std::nullopt;
+    }
+
+  private:
+    // Into recycle/ in place of an unlink. Where that cannot be done, the unlink.
+    int move(LaneContext& lane, int directory, const std::string& name, Recycling& recycling) {
+        recycling.new_place();
+        const std::string& place = recycling.place();
+        const int moved = lane.rename(op_, directory, name.c_str(), recycling.directory(), place.c_str(), RENAME_NOREPLACE);
+        if (moved == 0) {
+            recycling.keep(lane, false);
+            return 0;
+        }
+        if (moved == -call_refused) return moved;
+        if (moved == -EINVAL || moved == -EXDEV) op_.mount->recycle.turn_off();
+        if (moved != -EINVAL && moved != -ENOENT) lane.unlink_own(op_, recycling.directory(), place.c_str());  // an answer lost on the way
+        return lane.unlink(op_, directory, name.c_str());
     }
 };
 

@@ -32,7 +32,7 @@ class NameSpaceWork final : public Steps {
         Phase phase = Phase::open;
         int directory = open_directory(lane, op_, root->fd, name_spaces_name, true, directory_mode(op_.file_mode), phase);
         if (directory < 0) return fail(directory, phase, "the directory namespaces/");
-        settle(lane, directory);
+        settle(lane, root->fd, directory);
         close(lane, directory);
         return std::nullopt;
     }
@@ -76,7 +76,7 @@ class NameSpaceWork final : public Steps {
                    std::string("{\"state\":\"") + state + "\",\"generation\":" + std::to_string(record.generation) + ",\"fingerprint\":" + record.fingerprint + "}");
     }
 
-    std::nullopt_t settle(LaneContext& lane, int directory) {
+    std::nullopt_t settle(LaneContext& lane, int root, int directory) {
         if (!json_members("{\"fingerprint\":" + op_.text + "}")) return fail(-EINVAL, Phase::queue, "the fingerprint is not JSON");
         Record record;
         const Found found = read(lane, directory, record);
@@ -108,6 +108,8 @@ class NameSpaceWork final : public Steps {
             if (now == Found::yes) return answer(record.fingerprint == json_compact(op_.text) ? "matches" : "differs", record);
         }
         if (published < 0) return fail(published, phase, "the record of the namespace");
+        // The directory may be as new as the record, and lost with it: the next to make a first generation would mean another.
+        if (found == Found::no) force_out_names(lane, op_, root);
         return answer("created", {generation, json_compact(op_.text)});
     }
 };

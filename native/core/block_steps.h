@@ -37,6 +37,7 @@ std::unique_ptr<BlockWork> make_remove(std::shared_ptr<Operation> operation);
 std::unique_ptr<BlockWork> make_aside(std::shared_ptr<Operation> operation);
 std::unique_ptr<BlockWork> make_identify(std::shared_ptr<Operation> operation);
 std::unique_ptr<BlockWork> make_name_space(std::shared_ptr<Operation> operation);
+std::unique_ptr<BlockWork> make_tidy(std::shared_ptr<Operation> operation);
 std::unique_ptr<BlockWork> make_probe(std::shared_ptr<Operation> operation);
 
 // header, payload, zero padding: the parts of one block file in one transfer. The last partial page

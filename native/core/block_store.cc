@@ -1,8 +1,12 @@
 // block_store.cc — memory into a block file that appears whole or never.
 //
-// header, payload and padding go into a temporary of our own in one write; the name is taken last, by
+// header, payload and padding go into a file of our own in one write; the name is taken last, by
 // rename, and only while somebody still waits for it (begin_commit). Whatever happens before that
-// leaves nothing but, when even the clean-up cannot be made, a temporary that nobody will ever read.
+// leaves nothing but, when even the clean-up cannot be made, a file that nobody will ever read.
+//
+// That file is a temporary, or one that was a block before and is overwritten (recycling.h). What a
+// replaced block leaves is taken by exchanging the two names, and recycled later. Once written to, a
+// file is published or unlinked, and never goes back.
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <sys/stat.h>
@@ -12,7 +16,9 @@
 
 #include "block_steps.h"
 #include "header.h"
+#include "mount.h"
 #include "paths.h"
+#include "recycling.h"
 
 namespace kvlane {
 namespace {
@@ -21,7 +27,7 @@ constexpr int temporary_tries_max = 3;  // the name is unique already; a second 
 
 class StoreWork final : public Steps {
   public:
-    using Steps::Steps;
+    explicit StoreWork(std::shared_ptr<Operation> operation) : Steps(std::move(operation)), recycling_(op_) {}
 
     std::optional<Transfer> start(LaneContext& lane) override {
         if (!plain_name_space(op_.name_space) || !plain_hex(op_.hex)) return fail(-EINVAL, Phase::queue, "not a block name");
@@ -30,8 +36,10 @@ class StoreWork final : public Steps {
         name_ = block_file(op_.hex);
         direct_ = !root->direct_refused;
         Phase phase = Phase::open;
-        directory_ = open_directory(lane, op_, root->fd, block_directory(op_.name_space, op_.hex), true, directory_mode(op_.file_mode), phase);
-        if (directory_ < 0) return fail(directory_, phase, "the directory of the block");
+        open_target(lane, root->fd, phase);
+        if (no_room(directory_)) recycling_.begin(lane, root->fd);
+        while (no_room(directory_) && recycling_.make_room(lane)) open_target(lane, root->fd, phase);
+        if (directory_ < 0) return leave(lane, fail(directory_, phase, "the directory of the block"));
         if (!op_.replace) {
             const int there = look(lane, phase);
             if (there < 0) return leave(lane, fail(there, phase));
@@ -39,8 +47,13 @@ class StoreWork final : public Steps {
             // Too short for a block: no use to anybody, and overwritten below.
             overwrite_ = there == useless;
         }
-        const int created = create(lane);
-        if (created < 0) return leave(lane, fail(created, Phase::open));
+        recycling_.begin(lane, root->fd);
+        if (op_.replace && op_.mount->recycle.exchanges()) recycling_.see(lane, root->fd, directory_, name_.c_str());
+        if (!recycle(lane)) {
+            in_recycle_ = recycling_.seen() && recycling_.makes_alike(lane, directory_);  // where the replaced file is to end up
+            const int created = create(lane);
+            if (created < 0) return leave(lane, fail(created, Phase::open));
+        }
         write_header_and_tail(lane);
         step_ = Step::write;
         return next_part(lane);
@@ -55,8 +68,9 @@ class StoreWork final : public Steps {
                 return take_name(lane);
             case Step::sync_directory:
                 // The block is there; whether it would outlast a power cut is what was asked and is not known.
-                if (moved < 0) return leave(lane, fail(moved, Phase::fsync, "the block is stored, its directory could not be forced out"));
+                if (moved < 0) return give_up(lane, fail(moved, Phase::fsync, "the block is stored, its directory could not be forced out"));
                 op_.result.uncached = true;
+                keep_replaced(lane);
                 return leave(lane, done(Phase::fsync));
         }
         return std::nullopt;
@@ -66,7 +80,12 @@ class StoreWork final : public Steps {
     enum class Step : uint8_t { write, sync_file, sync_directory };
     enum Presence : int { absent, held, useless };
 
+    void open_target(LaneContext& lane, int root, Phase& phase) {
+        directory_ = open_directory(lane, op_, root, block_directory(op_.name_space, op_.hex), true, directory_mode(op_.file_mode), phase);
+    }
+
     std::nullopt_t leave(LaneContext& lane, std::nullopt_t ended) {
+        recycling_.leave(lane);
         close(lane, readable_directory_);
         close(lane, directory_);
         return ended;
@@ -75,10 +94,16 @@ class StoreWork final : public Steps {
     // Before the rename: nothing of ours may stay.
     std::nullopt_t give_up(LaneContext& lane, std::nullopt_t ended) {
         close(lane, file_);
-        if (!temporary_.empty()) lane.unlink_own(op_, directory_, temporary_.c_str());
-        temporary_.clear();
+        unlink_temporary(lane);
         return leave(lane, ended);
     }
+
+    void unlink_temporary(LaneContext& lane) {
+        if (!temporary_.empty()) lane.unlink_own(op_, temporary_directory(), temporary_.c_str());
+        temporary_.clear();
+    }
+
+    int temporary_directory() const { return in_recycle_ ? recycling_.directory() : directory_; }
 
     std::nullopt_t keep() {
         op_.result.kept = true;
@@ -96,23 +121,45 @@ class StoreWork final : public Steps {
         FileStat found;
         const int stated = lane.stat(op_, fd, found);
         close(lane, fd);
+        if (stated == -ESTALE || stated == -ENOENT) return absent;  // only this host's caches still had the name
         if (stated < 0) return stated;
         return S_ISREG(found.mode) && found.size >= header_bytes ? held : useless;
     }
 
+    // A file that was a block before.
+    bool recycle(LaneContext& lane) {
+        bool direct = direct_;
+        const int taken = recycling_.take(lane, directory_, file_bytes(op_.bytes), direct);
+        if (taken < 0) return false;
+        file_ = taken;
+        direct_ = direct;
+        temporary_ = recycling_.place();
+        recycled_ = in_recycle_ = true;
+        return true;
+    }
+
     int create(LaneContext& lane) {
+        int created = create_once(lane);
+        if (created < 0 && created != -call_refused && std::exchange(in_recycle_, false)) created = create_once(lane);
+        while (no_room(created) && recycling_.make_room(lane)) created = create_once(lane);
+        return created;
+    }
+
+    static bool no_room(int64_t result) { return result == -ENOSPC || result == -EDQUOT; }
+
+    int create_once(LaneContext& lane) {
         int result = -EEXIST;
         for (int i = 0; i < temporary_tries_max; i++) {
-            temporary_ = temporary_name(op_.hex);
+            next_temporary();
             const int flags = O_WRONLY | O_CREAT | O_EXCL | O_NONBLOCK | O_NOCTTY | (direct_ ? O_DIRECT : 0);
-            result = lane.open(op_, directory_, temporary_.c_str(), flags, op_.file_mode);
+            result = lane.open(op_, temporary_directory(), temporary_.c_str(), flags, op_.file_mode);
             if (result >= 0) {
                 file_ = result;
                 return 0;
             }
             if (result == -EINVAL && direct_) {
                 // Linux creates the file before it finds that O_DIRECT is not to be had.
-                lane.unlink_own(op_, directory_, temporary_.c_str());
+                lane.unlink_own(op_, temporary_directory(), temporary_.c_str());
                 direct_ = false;
                 lane.root_of(op_).direct_refused = true;
             } else if (result != -EEXIST) {
@@ -120,9 +167,14 @@ class StoreWork final : public Steps {
             }
         }
         // An error may come after the file was made (interrupted, or lost on the way back): the name is ours alone.
-        if (result != -EEXIST && result != -call_refused) lane.unlink_own(op_, directory_, temporary_.c_str());
+        if (result != -EEXIST && result != -call_refused) lane.unlink_own(op_, temporary_directory(), temporary_.c_str());
         temporary_.clear();
         return result;
+    }
+
+    void next_temporary() {
+        if (in_recycle_) recycling_.new_place();
+        temporary_ = in_recycle_ ? recycling_.place() : temporary_name(op_.hex);
     }
 
     void write_header_and_tail(LaneContext& lane) {
@@ -157,6 +209,7 @@ class StoreWork final : public Steps {
             if (reinterpret_cast<uintptr_t>(op_.memory) % page_bytes == 0) lane.root_of(op_).direct_refused = true;
             return next_part(lane);
         }
+        if (no_room(moved) && recycling_.make_room(lane)) return next_part(lane);
         if (moved < 0) return give_up(lane, fail(moved, Phase::write));
         const uint64_t before = put_;
         put_ += static_cast<uint64_t>(moved);
@@ -183,20 +236,52 @@ class StoreWork final : public Steps {
         const int closed = lane.close(op_, file_);  // a network file system says here what became of the writes
         file_ = -1;
         if (closed < 0) return give_up(lane, fail(closed, Phase::close));
+        const bool exclusive = !op_.replace && !overwrite_;
+        const bool exchange = in_recycle_ && recycling_.seen();
         if (!lane.still_wanted(op_) || !op_.begin_commit()) return give_up(lane, end(Status::expired, 0, Phase::close));
         int renamed = -EINVAL;
-        const bool exclusive = !op_.replace && !overwrite_;
-        if (exclusive) renamed = lane.rename(op_, directory_, temporary_.c_str(), directory_, name_.c_str(), RENAME_NOREPLACE);
+        if (exclusive) renamed = rename(lane, RENAME_NOREPLACE);
         if (exclusive && renamed == -EEXIST) return give_up(lane, keep());  // another sidecar was faster
-        if (renamed == -EINVAL) renamed = lane.rename(op_, directory_, temporary_.c_str(), directory_, name_.c_str(), 0);
+        if (exchange) renamed = rename(lane, RENAME_EXCHANGE);
+        exchanged_ = exchange && renamed == 0;
+        if (exchange && renamed == -EINVAL) op_.mount->recycle.no_exchange();
+        if (exchange && renamed == -ENOENT) renamed = -EINVAL;  // the block went away meanwhile
+        if (renamed == -EINVAL) renamed = rename(lane, 0);
+        if ((renamed == -ENOENT || renamed == -EXDEV) && in_recycle_) return once_more(lane, renamed);
         if (renamed < 0) return give_up(lane, fail(renamed, Phase::rename));
-        temporary_.clear();
-        if (!op_.durable) return leave(lane, done(Phase::rename));
+        if (recycled_) op_.mount->recycle.count_recycled();
+        if (!exchanged_) temporary_.clear();
+        if (!op_.durable) {
+            keep_replaced(lane);
+            return leave(lane, done(Phase::rename));
+        }
         // New directories above need no call of their own: ext4 and xfs force the whole journal up to here.
         readable_directory_ = lane.open(op_, directory_, ".", O_RDONLY | O_DIRECTORY);
-        if (readable_directory_ < 0) return leave(lane, fail(readable_directory_, Phase::fsync, "the block is stored, its directory could not be forced out"));
+        if (readable_directory_ < 0) return give_up(lane, fail(readable_directory_, Phase::fsync, "the block is stored, its directory could not be forced out"));
         step_ = Step::sync_directory;
         return fsync_of(readable_directory_);
+    }
+
+    int rename(LaneContext& lane, uint32_t flags) { return lane.rename(op_, temporary_directory(), temporary_.c_str(), directory_, name_.c_str(), flags); }
+
+    // Somebody tidied our file away, or files may not go from recycle/ to the block's directory (project quotas): into a
+    // temporary beside the block then.
+    std::optional<Transfer> once_more(LaneContext& lane, int why) {
+        if (why == -EXDEV) op_.mount->recycle.turn_off();
+        if (recycled_) op_.mount->recycle.count_lost();
+        unlink_temporary(lane);
+        recycled_ = in_recycle_ = false;
+        const int created = create(lane);
+        if (created < 0) return leave(lane, fail(created, Phase::open));
+        put_ = 0;
+        step_ = Step::write;
+        return next_part(lane);
+    }
+
+    // After the exchange what was replaced lies where our file was.
+    void keep_replaced(LaneContext& lane) {
+        if (exchanged_) recycling_.keep(lane, true);
+        temporary_.clear();
     }
 
     Step step_ = Step::write;
@@ -205,9 +290,13 @@ class StoreWork final : public Steps {
     int file_ = -1;
     bool direct_ = false;
     bool overwrite_ = false;
+    bool recycled_ = false;   // file_ was a block before
+    bool in_recycle_ = false;  // temporary_ lies in recycle/
+    bool exchanged_ = false;  // the block is there, and temporary_ is what it replaced
     uint64_t put_ = 0;
     std::string name_;
     std::string temporary_;
+    Recycling recycling_;
 };
 
 }  // namespace

@@ -21,6 +21,7 @@ std::unique_ptr<BlockWork> make_block_work(std::shared_ptr<Operation> operation)
         case Kind::aside: return make_aside(std::move(operation));
         case Kind::identify: return make_identify(std::move(operation));
         case Kind::name_space: return make_name_space(std::move(operation));
+        case Kind::tidy: return make_tidy(std::move(operation));
         case Kind::probe: return make_probe(std::move(operation));
     }
     __builtin_unreachable();

@@ -20,15 +20,25 @@ constexpr timespec between_tries{0, 1'000'000};
 void CompletionQueue::push(Event event, uint64_t linger) noexcept {
     for (unsigned tries = 1;; tries++) {
         try {
+            bool ring;
             bool wake;
             {
                 std::lock_guard<Monitor> hold(monitor_);
+                // Said before this mutex was taken, or tell_now() comes after this and finds the event.
+                const Operation* const operation = event.operation.get();
+                if (operation != nullptr && operation->awaited.load(std::memory_order_relaxed)) linger = 0;
+                // The last of its task, in another lane, may have overtaken it on the way here: then it is the last.
+                if (linger > linger_us && operation != nullptr && operation->unfinished && operation->unfinished->load(std::memory_order_relaxed) == 0) linger = 0;
                 events_.push_back(std::move(event));  // leaves the event as it is when it throws
                 const uint64_t tell_at_us = linger == 0 ? 0 : clock_.now_us() + linger;
                 tell_at_us_ = events_.size() == 1 ? tell_at_us : std::min(tell_at_us_, tell_at_us);
+                ring = bell_ != nullptr && tell_at_us_ == 0 && !wake_pending_;
+                if (ring) wake_pending_ = true;
                 wake = !wake_pending_ && tell_at_us_ < courier_sleeps_until_us_;
             }
-            if (wake) monitor_.wake_one();  // not with the mutex held: it is the first thing that the courier wants
+            // Not with the mutex held: it is the first thing that the woken one wants.
+            if (ring) bell_->ring();
+            else if (wake) monitor_.wake_one();
             return;
         } catch (const std::bad_alloc&) {
             if (tries == tries_max) std::terminate();
@@ -49,6 +59,19 @@ CompletionQueue::Batch CompletionQueue::take() {
     // pushes from now on wakes it.
     wake_pending_ = false;
     return batch;
+}
+
+void CompletionQueue::tell_now() {
+    bool ring;
+    {
+        std::lock_guard<Monitor> hold(monitor_);
+        if (events_.empty() || wake_pending_) return;
+        tell_at_us_ = 0;
+        ring = bell_ != nullptr;
+        wake_pending_ = ring;
+        if (!ring && courier_sleeps_until_us_ != 0) monitor_.wake_one();
+    }
+    if (ring) bell_->ring();
 }
 
 void CompletionQueue::arm_timer(uint64_t at_us) {

@@ -1,5 +1,6 @@
 #include "core.h"
 
+#include <malloc.h>
 #include <sys/prctl.h>
 
 #include <utility>
@@ -21,16 +22,20 @@ Core::Core() { probe_lanes_.set_limit(probe_lanes_max); }
 
 std::string Core::missing() { return openat2_refusal(); }
 
-int Core::start(uint64_t stall_us, unsigned stuck_process_max, std::function<void()> wake) {
+int Core::start(uint64_t stall_us, unsigned stuck_process_max) {
+    // One heap for all: lanes hold little and take it from their own small stores, and a heap for each of the first sixteen threads
+    // would keep three KiB more for every lane that is stuck.
+#ifdef M_ARENA_MAX  // glibc's
+    mallopt(M_ARENA_MAX, 1);
+#endif
     supervisor_.set_stall_us(stall_us);
     extra_lanes_.set_limit(stuck_process_max);
-    wake_ = std::move(wake);
     int error = start_detached_thread([](void* self) -> void* {
         name_this_thread("kv-courier");
         // The kernel may round a thread's timers up by 50 us; deadlines are this thread's business.
         prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0);
         Core& core = *static_cast<Core*>(self);
-        core.completions_.run_courier(core.wake_);
+        core.completions_.run_courier([&core] { core.bell_.ring(); });
         return nullptr;
     }, this);
     if (error != 0) return error;
@@ -118,9 +123,16 @@ bool Core::withdraw(uint64_t id) {
     return true;
 }
 
-std::vector<CallReport> Core::stuck() const {
+void Core::hurry(uint64_t id) {
+    const auto entry = outstanding_.find(id);
+    if (entry == outstanding_.end()) return;
+    entry->second.operation->awaited.store(true, std::memory_order_relaxed);
+    completions_.tell_now();
+}
+
+std::vector<CallReport> Core::stuck(bool all) const {
     std::vector<CallReport> calls;
-    for (const auto& pool : pools_) pool->stuck_calls(calls);
+    for (const auto& pool : pools_) pool->stuck_calls(calls, all);
     return calls;
 }
 

@@ -6,7 +6,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -15,6 +14,7 @@
 #include <vector>
 
 #include "arena.h"
+#include "bell.h"
 #include "clock.h"
 #include "completion_queue.h"
 #include "lane_pool.h"
@@ -38,8 +38,9 @@ class Core {
 
     // Empty, or what this machine lacks; to ask before start(). Touches no mount.
     static std::string missing();
-    // Once. `wake` is called by the courier when there is something to take(). 0 or an errno: no thread.
-    int start(uint64_t stall_us, unsigned stuck_process_max, std::function<void()> wake);
+    // Once. The bell rings when there is something to take(). 0 or an errno: no thread.
+    int start(uint64_t stall_us, unsigned stuck_process_max);
+    const Bell& bell() const { return bell_; }
     bool started() const { return started_; }
     // Lanes, courier and supervisor leave when they can; no wake-up happens after it. Waits for nothing.
     void close();
@@ -66,7 +67,9 @@ class Core {
     Settled abandon(uint64_t id);
     // Takes it back if it is queued; otherwise nothing has changed.
     bool withdraw(uint64_t id);
-    std::vector<CallReport> stuck() const;
+    // Somebody else waits for its end: it is told at once, also when it has ended and lingers.
+    void hurry(uint64_t id);
+    std::vector<CallReport> stuck(bool all = false) const;
 
     CompletionQueue::Batch take();
 
@@ -90,11 +93,11 @@ class Core {
     };
 
     MonotonicClock clock_;
-    CompletionQueue completions_{clock_};
+    const Bell bell_;
+    CompletionQueue completions_{clock_, &bell_};
     Supervisor supervisor_{clock_};
     ExtraLanes extra_lanes_;
     ExtraLanes probe_lanes_;
-    std::function<void()> wake_;
     bool started_ = false;
     std::vector<std::shared_ptr<Mount>> mounts_;
     std::vector<std::shared_ptr<LanePool>> pools_;

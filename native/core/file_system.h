@@ -19,6 +19,10 @@ struct FileStat {
     uint64_t size = 0;
     uint64_t inode = 0;
     uint64_t modified_ns = 0;  // of the content; a rename leaves it
+    uint64_t changed_ns = 0;   // of anything, the name too
+    uint32_t owner = 0;
+    uint32_t group = 0;
+    uint32_t links = 0;
     uint32_t device_major = 0;
     uint32_t device_minor = 0;
     // O_DIRECT as the file system states it (Linux 6.1): 0 says not at all, unknown says it did not say.
@@ -49,6 +53,8 @@ class FileSystem {
     virtual int link(int from_directory, const char* from, int to_directory, const char* to) = 0;
     virtual int unlink(int directory, const char* name) = 0;
     virtual int make_directory(int directory, const char* name, uint32_t mode) = 0;  // AT_FDCWD: name is a path
+    virtual int remove_directory(int directory, const char* name) = 0;
+    virtual int64_t entries(int fd, void* to, size_t bytes) = 0;  // getdents64
     virtual int drop_direct(int fd) = 0;  // clear O_DIRECT on an open file
     virtual int close(int fd) = 0;
 };

@@ -1,16 +1,11 @@
 // header.cc — the block header page: written, judged.
-#define XXH_INLINE_ALL
 #include "header.h"
-
-#include <xxhash.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cstring>
 
 namespace kvlane {
-
-uint64_t xxh3(const void* data, size_t bytes) { return XXH3_64bits(data, bytes); }
 
 namespace {
 std::atomic<bool> payloads_unchecked{false};
@@ -20,13 +15,7 @@ void leave_payloads_unchecked() { payloads_unchecked.store(true, std::memory_ord
 
 uint64_t payload_xxh3(const void* first, size_t first_bytes, const void* second, size_t second_bytes) {
     if (payloads_unchecked.load(std::memory_order_relaxed)) return 0;
-    if (second_bytes == 0) return XXH3_64bits(first, first_bytes);
-    if (first_bytes == 0) return XXH3_64bits(second, second_bytes);
-    XXH3_state_t state;
-    XXH3_64bits_reset(&state);
-    XXH3_64bits_update(&state, first, first_bytes);
-    XXH3_64bits_update(&state, second, second_bytes);
-    return XXH3_64bits_digest(&state);
+    return xxh3(first, first_bytes, second, second_bytes);
 }
 
 void write_header(HeaderPage& page, const HeaderFields& fields) {
@@ -42,7 +31,15 @@ void write_header(HeaderPage& page, const HeaderFields& fields) {
     page.hex_bytes = static_cast<uint32_t>(fields.hex.size());
     std::memcpy(page.name_space, fields.name_space.data(), std::min(fields.name_space.size(), sizeof page.name_space));
     std::memcpy(page.hex, fields.hex.data(), std::min(fields.hex.size(), sizeof page.hex));
-    page.header_xxh3 = XXH3_64bits(&page, offsetof(HeaderPage, header_xxh3));
+    page.header_xxh3 = xxh3(&page, offsetof(HeaderPage, header_xxh3));
+}
+
+// Unless the number alone is wrong: taken for a later format's, the block would be a miss for ever.
+// Apart, because a page on the stack is a page that the lane keeps.
+[[gnu::noinline]] static HeaderVerdict judge_later_format(const HeaderPage& page) {
+    HeaderPage as_ours = page;
+    as_ours.format = format_current;
+    return as_ours.header_xxh3 == xxh3(&as_ours, offsetof(HeaderPage, header_xxh3)) ? HeaderVerdict::contradicts : HeaderVerdict::newer_format;
 }
 
 HeaderVerdict judge_header(const HeaderPage& page, size_t bytes) {
@@ -50,13 +47,8 @@ HeaderVerdict judge_header(const HeaderPage& page, size_t bytes) {
     if (std::all_of(raw, raw + bytes, [](char c) { return c == 0; })) return HeaderVerdict::blank;
     if (bytes < sizeof page.magic || std::memcmp(page.magic, magic_bytes, sizeof page.magic) != 0) return HeaderVerdict::foreign;
     if (bytes < sizeof page) return HeaderVerdict::contradicts;
-    if (page.format > format_current) {
-        // Unless the number alone is wrong: taken for a later format's, the block would be a miss for ever.
-        HeaderPage as_ours = page;
-        as_ours.format = format_current;
-        return as_ours.header_xxh3 == XXH3_64bits(&as_ours, offsetof(HeaderPage, header_xxh3)) ? HeaderVerdict::contradicts : HeaderVerdict::newer_format;
-    }
-    if (page.header_xxh3 != XXH3_64bits(&page, offsetof(HeaderPage, header_xxh3))) return HeaderVerdict::contradicts;
+    if (page.format > format_current) return judge_later_format(page);
+    if (page.header_xxh3 != xxh3(&page, offsetof(HeaderPage, header_xxh3))) return HeaderVerdict::contradicts;
     if (page.format != format_current || page.header_bytes != header_bytes) return HeaderVerdict::contradicts;
     if (page.name_space_bytes > sizeof page.name_space || page.hex_bytes > sizeof page.hex) return HeaderVerdict::contradicts;
     return HeaderVerdict::valid;

@@ -9,6 +9,8 @@
 #include <cstdint>
 #include <string_view>
 
+#include "checksum.h"
+
 namespace kvlane {
 
 inline constexpr uint32_t format_current = 1;
@@ -42,8 +44,6 @@ inline constexpr size_t hex_bytes_max = sizeof(HeaderPage::hex);
 // File size of a block: the payload is padded with zeros, so that O_DIRECT takes any length.
 inline constexpr uint64_t padded(uint64_t bytes) { return (bytes + 4095) & ~uint64_t{4095}; }
 inline constexpr uint64_t file_bytes(uint64_t payload_bytes) { return header_bytes + padded(payload_bytes); }
-
-uint64_t xxh3(const void* data, size_t bytes);
 
 // A payload's checksum, of two parts because the last partial page lies elsewhere than the rest.
 uint64_t payload_xxh3(const void* first, size_t first_bytes, const void* second, size_t second_bytes);

@@ -13,8 +13,9 @@
 
 namespace kvlane {
 
-Lane::Lane(std::shared_ptr<LanePool> pool, unsigned number, unsigned seats) : pool_(std::move(pool)), number_(number) {
-    for (unsigned seat = 0; seat < seats; ++seat) seats_.emplace_back(static_cast<WatchWord::Listener*>(this));
+Lane::Lane(std::shared_ptr<LanePool> pool, unsigned number, unsigned seats)
+    : pool_(std::move(pool)), number_(number), own_seats_(std::make_unique<Seat[]>(seats)), seats_(own_seats_.get(), seats) {
+    for (Seat& seat : seats_) seat.word.report_to(this);
 }
 
 std::shared_ptr<Operation> Lane::take(unsigned seat, Wait wait) { return pool_->take(*this, seat, wait); }
@@ -61,7 +62,7 @@ void* Lane::run(void* self) {
     snprintf(name, sizeof name, "kv-%s-%u", short_names[static_cast<size_t>(pool->options().lane_class)], lane.number_ % 100'000);
     name_this_thread(name);
     lane.tid_.store(gettid(), std::memory_order_release);
-    pool->born(lane, leave_descriptor_table());
+    pool->born(lane, leave_descriptor_table(pool->world().completions->bell_fd()));
     LaneContext::prepare_thread();
 
     try {

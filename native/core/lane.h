@@ -12,8 +12,8 @@
 
 #include <atomic>
 #include <cstdint>
-#include <deque>
 #include <memory>
+#include <span>
 #include <string>
 
 #include "block_work.h"
@@ -29,7 +29,6 @@ enum class Wait : uint8_t { no, yes };
 
 // One operation at the kernel. All but the word is guarded by the pool's mutex.
 struct Seat {
-    explicit Seat(WatchWord::Listener* listener) : word(listener) {}
     WatchWord word;
     std::shared_ptr<Operation> operation;
     uint64_t taken_us = 0;
@@ -87,7 +86,8 @@ class Lane final : private WatchWord::Listener {
     const std::shared_ptr<LanePool> pool_;
     const unsigned number_;
     std::atomic<pid_t> tid_{0};
-    std::deque<Seat> seats_;  // a deque: seats do not move
+    const std::unique_ptr<Seat[]> own_seats_;  // seats do not move
+    const std::span<Seat> seats_;
     std::atomic<bool> napping_{false};  // set under the pool's mutex, cleared by whoever ends the nap
 
     // What the pool has counted it as; guarded by the pool's mutex.

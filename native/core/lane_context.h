@@ -11,7 +11,7 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <deque>
+#include <list>
 #include <memory>
 #include <string>
 
@@ -50,7 +50,7 @@ class RootCache {
         std::shared_ptr<Mount> mount;  // held: a new mount must not be taken for an old one at the same address
         Root root;
     };
-    std::deque<Entry> entries_;
+    std::list<Entry> entries_;
 };
 
 class LaneContext {
@@ -89,6 +89,8 @@ class LaneContext {
     int link(Operation& operation, int from_directory, const char* from, int to_directory, const char* to);
     int unlink(Operation& operation, int directory, const char* name);
     int make_directory(Operation& operation, int directory, const char* name, uint32_t mode);
+    int remove_directory(Operation& operation, int directory, const char* name);
+    int64_t entries(Operation& operation, int fd, void* to, size_t bytes);  // linux_dirent64
     // Allowed for every operation, in any state: they only undo what it did itself.
     int drop_direct(Operation& operation, int fd);
     int unlink_own(Operation& operation, int directory, const char* name);
@@ -123,9 +125,9 @@ class LaneContext {
     int opened(int fd);
     void closed(int fd);
 
-    std::byte* pages_ = nullptr;
+    std::byte* const pages_;  // memory once they are touched
     // Descriptors of the operation at hand; roots in the cache are not among them. The most any kind
-    // holds at once is four (identify: root, directory, file, and the directory again for fsync).
+    // holds at once is five (store: directory, recycle/, file, the directory again for fsync, and a look).
     static constexpr size_t opened_max = 16;
     int opened_[opened_max];
     size_t opened_count_ = 0;

@@ -104,12 +104,12 @@ PoolState LanePool::state() const {
     return state;
 }
 
-void LanePool::stuck_calls(std::vector<CallReport>& out) const {
+void LanePool::stuck_calls(std::vector<CallReport>& out, bool all) const {
     const uint64_t now_us = world_.clock->now_us();
     std::lock_guard<Monitor> hold(monitor_);
     for (const auto& lane : lanes_) {
         for (const Seat& seat : lane->seats_) {
-            if (!seat.stalled && !seat.abandoned) continue;
+            if (!all && !seat.stalled && !seat.abandoned) continue;
             const auto call = seat.word.read();
             if (seat.operation || call.inside()) out.push_back(report(*lane, seat, call, now_us));
         }

@@ -84,7 +84,8 @@ class LanePool final : public std::enable_shared_from_this<LanePool>, public Wat
     bool withdraw(Operation& operation);  // false: it is not in the queue any more
     void set_stuck_limit(unsigned lanes);
     PoolState state() const;
-    void stuck_calls(std::vector<CallReport>& out) const;
+    // all: also calls that are neither stalled nor abandoned.
+    void stuck_calls(std::vector<CallReport>& out, bool all = false) const;
     EngineKind engine() const { return engine_.load(std::memory_order_acquire); }
     const PoolOptions& options() const { return options_; }
     // Lanes leave as they become free; nothing is waited for. What is queued stays unanswered.

@@ -11,6 +11,8 @@
 #include <optional>
 #include <string>
 
+#include "recycle_pool.h"
+
 namespace kvlane {
 
 struct Mount {
@@ -18,6 +20,7 @@ struct Mount {
 
     const std::string root;
     const uint32_t number;
+    RecyclePool recycle;
 
     // Empty: not known yet; then only identify and probe may run.
     std::optional<std::string> store_id() const {
@@ -31,20 +34,22 @@ struct Mount {
 
     // A number that no other probe of this mount has just now. Beyond `probe_places_max` at once, the last is shared.
     unsigned take_probe_place() {
-        uint32_t taken = probe_places_.load(std::memory_order_relaxed);
+        uint64_t taken = probe_places_.load(std::memory_order_relaxed);
         for (;;) {
             const auto place = static_cast<unsigned>(std::countr_one(taken));
             if (place >= probe_places_max) return probe_places_max;
-            if (probe_places_.compare_exchange_weak(taken, taken | 1U << place, std::memory_order_relaxed)) return place;
+            if (probe_places_.compare_exchange_weak(taken, taken | uint64_t{1} << place, std::memory_order_relaxed)) return place;
         }
     }
     void give_probe_place(unsigned place) {
-        if (place < probe_places_max) probe_places_.fetch_and(~(1U << place), std::memory_order_relaxed);
+        if (place < probe_places_max) probe_places_.fetch_and(~(uint64_t{1} << place), std::memory_order_relaxed);
     }
 
   private:
-    static constexpr unsigned probe_places_max = 15;  // two classes with three stuck probes each, twice over for a mount that came and went
-    std::atomic<uint32_t> probe_places_ = 0;
+    // Two classes, each with all the stuck probes that it may hold (PROBES_HELD_MAX in sidecar/prober.ts). Two that share a directory
+    // would be one: the second waits for the first, also when the mount has come back and only the first was lost.
+    static constexpr unsigned probe_places_max = 63;
+    std::atomic<uint64_t> probe_places_ = 0;
     mutable std::mutex mutex_;  // never held during a system call
     std::optional<std::string> store_id_;
 };

@@ -16,6 +16,7 @@ const char* kind_name(Kind kind) {
         case Kind::aside: return "aside";
         case Kind::identify: return "identify";
         case Kind::name_space: return "namespace";
+        case Kind::tidy: return "tidy";
         case Kind::probe: return "probe";
     }
     return "unknown";

@@ -26,6 +26,7 @@ enum class Kind : uint8_t {
     aside,     // move a damaged block file out of the way, if the name still holds the inode that was read
     identify,  // open the root afresh, read kvlane.json; with `create`, make the store first
     name_space,  // read, create or bump a namespace record
+    tidy,      // unlink what other writers left in recycle/ long ago
     probe,     // repeat what tripped the breaker, on the root opened afresh
 };
 
@@ -89,6 +90,7 @@ struct Operation {
     uint64_t bytes = 0;            // payload length
     uint64_t inode = 0;            // aside
     uint64_t modified_ns = 0;      // aside; 0: not compared
+    uint64_t older_us = 0;         // tidy: what was changed since stays
     bool replace = false;          // store: overwrite a block that exists
     bool durable = false;          // store: fsync file and directory before and after the rename
     bool create = false;           // identify: make the store when the directory has none
@@ -99,6 +101,7 @@ struct Operation {
 
     // Life; written by the lane and by abandon().
     std::atomic<uint8_t> state{static_cast<uint8_t>(State::queued)};
+    std::atomic<bool> awaited{false};  // somebody beside its task waits for it: its completion must not linger
     std::vector<std::atomic<uint8_t>> found;  // lookup: 0 not known, 1 absent, 2 present; sized names.size()
 
     // Result; written by the lane before it queues the completion, read after.

@@ -68,6 +68,8 @@ const std::string& writer_name() {
 
 std::string temporary_name(std::string_view prefix) { return std::string(prefix) + "." + unique() + ".tmp"; }
 
+std::string recycle_directory() { return std::string(recycle_name) + "/" + writer_name(); }
+
 std::string aside_file(std::string_view name_space, std::string_view hex, uint64_t inode) {
     return std::string(name_space) + "." + std::string(hex) + "." + std::to_string(inode) + "." + unique();
 }

@@ -10,6 +10,7 @@ namespace kvlane {
 inline constexpr const char* identity_name = "kvlane.json";
 inline constexpr const char* blocks_name = "blocks";
 inline constexpr const char* aside_name = "aside";
+inline constexpr const char* recycle_name = "recycle";
 inline constexpr const char* probe_name = "probe";
 inline constexpr const char* name_spaces_name = "namespaces";
 inline constexpr const char* probe_block_name = "block";
@@ -27,6 +28,8 @@ std::string block_directory(std::string_view name_space, std::string_view hex); 
 const std::string& writer_name();  // 16 hex digits
 // "<prefix>.<writer>-<n>.tmp", n never used twice in this process.
 std::string temporary_name(std::string_view prefix);
+// "recycle/<writer>". Only its maker takes files out of it, whoever else may read the store.
+std::string recycle_directory();
 std::string aside_file(std::string_view name_space, std::string_view hex, uint64_t inode);
 
 }  // namespace kvlane

@@ -78,6 +78,10 @@ class PosixFileSystem final : public FileSystem {
         out.size = found.base.stx_size;
         out.inode = found.base.stx_ino;
         out.modified_ns = static_cast<uint64_t>(found.base.stx_mtime.tv_sec) * 1'000'000'000 + found.base.stx_mtime.tv_nsec;
+        out.changed_ns = static_cast<uint64_t>(found.base.stx_ctime.tv_sec) * 1'000'000'000 + found.base.stx_ctime.tv_nsec;
+        out.owner = found.base.stx_uid;
+        out.group = found.base.stx_gid;
+        out.links = found.base.stx_nlink;
         out.device_major = found.base.stx_dev_major;
         out.device_minor = found.base.stx_dev_minor;
         out.direct_align = FileStat::unknown;
@@ -114,6 +118,11 @@ class PosixFileSystem final : public FileSystem {
     int make_directory(int directory, const char* name, uint32_t mode) override {
         return static_cast<int>(call(SYS_mkdirat, directory, name, mode));
     }
+
+    int remove_directory(int directory, const char* name) override {
+        return static_cast<int>(call(SYS_unlinkat, directory, name, AT_REMOVEDIR));
+    }
+    int64_t entries(int fd, void* to, size_t bytes) override { return call(SYS_getdents64, fd, to, bytes); }
 
     int drop_direct(int fd) override {
         const int64_t flags = call(SYS_fcntl, fd, F_GETFL, 0);

@@ -103,11 +103,13 @@ class ProbeWork final : public Steps {
                 opened = open_for_reading(lane, root, path.c_str());
             }
         }
+        if (opened == -ELOOP || opened == -ENXIO) return leave(lane, not_a_file(lane));  // a symbolic link, a socket
         if (opened < 0) return leave(lane, fail(opened, Phase::open));
         file_ = opened;
         FileStat stat;
         const int stated = lane.stat(op_, file_, stat, FileSystem::Freshness::forced);
         if (stated < 0) return leave(lane, fail(stated, Phase::stat));
+        if (!S_ISREG(stat.mode)) return leave(lane, not_a_file(lane));
         step_ = Step::read;
         Transfer transfer;
         transfer.what = Transfer::What::read;
@@ -151,6 +153,12 @@ class ProbeWork final : public Steps {
             }
         }
         return leave(lane, done(Phase::close));
+    }
+
+    // A FIFO, a device: not read, because that may do anything. The next probe makes a block.
+    std::nullopt_t not_a_file(LaneContext& lane) {
+        forget_block(lane);
+        return end(Status::corrupt, 0, Phase::stat, "the probe block is no file");
     }
 
     void forget_block(LaneContext& lane) {

@@ -133,12 +133,15 @@ int publish_small_file(LaneContext& lane, Operation& operation, int directory, c
         lane.unlink_own(operation, directory, temporary.c_str());
         return static_cast<int>(result);
     }
-    const int readable = lane.open(operation, directory, ".", O_RDONLY | O_DIRECTORY);  // O_PATH cannot be forced out
-    if (readable >= 0) {
-        lane.fsync(operation, readable);
-        lane.close(operation, readable);
-    }
+    force_out_names(lane, operation, directory);
     return 0;
+}
+
+void force_out_names(LaneContext& lane, Operation& operation, int directory) {
+    const int readable = lane.open(operation, directory, ".", O_RDONLY | O_DIRECTORY);  // O_PATH cannot be forced out
+    if (readable < 0) return;
+    lane.fsync(operation, readable);
+    lane.close(operation, readable);
 }
 
 }  // namespace kvlane

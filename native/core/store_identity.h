@@ -32,6 +32,9 @@ enum class Publish : uint8_t {
 int publish_small_file(LaneContext& lane, Operation& operation, int directory, const char* name, const std::string& text, Publish how,
                        uint32_t mode, Phase& phase);
 
+// The names in a directory, as far as its file system lets itself be asked.
+void force_out_names(LaneContext& lane, Operation& operation, int directory);
+
 inline constexpr int not_a_record = 4097;  // negated, by read_small_file: a directory, a device, or far too long
 inline constexpr size_t small_file_bytes_max = 64 * 1024;  // a fingerprint is some hundred bytes
 

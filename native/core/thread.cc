@@ -22,14 +22,14 @@ constexpr unsigned first_closed = 0;
 #endif
 
 // Before Linux 5.9. Only our copies are closed; the others keep theirs.
-int leave_descriptor_table_by_hand() {
+int leave_descriptor_table_by_hand(int kept) {
     if (unshare(CLONE_FILES) != 0) return errno;
     DIR* own = opendir("/proc/thread-self/fd");
     if (own != nullptr) {
         const int listing = dirfd(own);
         while (const dirent* entry = readdir(own)) {
             const long fd = strtol(entry->d_name, nullptr, 10);
-            if (entry->d_name[0] != '.' && fd >= static_cast<long>(first_closed) && fd != listing) close(static_cast<int>(fd));
+            if (entry->d_name[0] != '.' && fd >= static_cast<long>(first_closed) && fd != listing && fd != kept) close(static_cast<int>(fd));
         }
         closedir(own);
         return 0;
@@ -38,7 +38,9 @@ int leave_descriptor_table_by_hand() {
     rlimit limit{};
     getrlimit(RLIMIT_NOFILE, &limit);
     const unsigned end = limit.rlim_cur > (1U << 20) ? 1U << 20 : static_cast<unsigned>(limit.rlim_cur);
-    for (unsigned fd = first_closed; fd < end; ++fd) close(static_cast<int>(fd));
+    for (unsigned fd = first_closed; fd < end; ++fd) {
+        if (static_cast<int>(fd) != kept) close(static_cast<int>(fd));
+    }
     return 0;
 }
 
@@ -66,9 +68,12 @@ int start_detached_thread(void* (*main)(void*), void* argument) {
 
 void name_this_thread(const char* name) { pthread_setname_np(pthread_self(), name); }
 
-int leave_descriptor_table() {
-    if (syscall(SYS_close_range, first_closed, ~0U, CLOSE_RANGE_UNSHARE) == 0) return 0;
-    return leave_descriptor_table_by_hand();
+int leave_descriptor_table(int kept) {
+    const unsigned keep = kept < 0 ? 0 : static_cast<unsigned>(kept);
+    const unsigned behind = kept < 0 || keep < first_closed ? first_closed : keep + 1;
+    const auto closed = [](unsigned first, unsigned last) { return syscall(SYS_close_range, first, last, CLOSE_RANGE_UNSHARE) == 0; };
+    if (closed(behind, ~0U) && (keep <= first_closed || closed(first_closed, keep - 1))) return 0;
+    return leave_descriptor_table_by_hand(kept);
 }
 
 }  // namespace kvlane

@@ -5,12 +5,13 @@
 
 namespace kvlane {
 
-// Address space only, touched as it is used. A lane formats paths and calls the kernel; a thousand
-// stuck ones cost about 20 KiB each. The sanitizers' frames are several times larger.
+// Address space only, touched as it is used: two pages by a lane that is stuck. What is not touched costs page tables all the
+// same, so no more than needed: the deepest path takes some 10 KiB, and arm64 allows no less than this. The sanitizers' frames
+// are several times larger.
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 inline constexpr size_t thread_stack_bytes = 2 << 20;
 #else
-inline constexpr size_t thread_stack_bytes = 256 << 10;
+inline constexpr size_t thread_stack_bytes = 128 << 10;
 #endif
 
 // Detached and with every signal blocked: handlers are the main thread's business, and a signal
@@ -22,7 +23,7 @@ void name_this_thread(const char* name);
 
 // The calling thread leaves the shared descriptor table with an empty one of its own. Otherwise a
 // thread stuck in a killed process holds the process's pipes open, and the parent never sees their
-// end. Returns 0 or an errno. -DKVLANE_KEEP_STDIO keeps 0–2, where sanitizers print.
-int leave_descriptor_table();
+// end. `kept` it takes along; negative: none. Returns 0 or an errno. -DKVLANE_KEEP_STDIO keeps 0–2, where sanitizers print.
+int leave_descriptor_table(int kept = -1);
 
 }  // namespace kvlane

@@ -45,6 +45,7 @@ class WatchWord {
         ~Listener() = default;
     };
     explicit WatchWord(Listener* listener = nullptr) : listener_(listener) {}
+    void report_to(Listener* listener) { listener_ = listener; }  // before it is used
 
     void enter(Phase phase, Syscall call, uint64_t now_us) {
         word_.store((now_us << 16) | (static_cast<uint64_t>(call) << 8) | static_cast<uint64_t>(phase), std::memory_order_release);
@@ -77,7 +78,7 @@ class WatchWord {
     }
 
     std::atomic<uint64_t> word_{0};
-    Listener* const listener_;
+    Listener* listener_;
 };
 
 }  // namespace kvlane

@@ -35,7 +35,7 @@ class Cell:
     block_bytes: int = MIB
     pages: str = "huge"
     tasks: int = 2
-    threads: int = 4
+    threads: int = 8
     copies: int = 1  # of each arm at once, each a process of its own
     rounds: int = 16
     slice_s: float = 0.2
@@ -61,8 +61,11 @@ class Cell:
         starts = sum(arm_of(name).start_s for name in self.arms) * self.copies
         folders = 0 if self.op in ("new", "lookup") else len({arm_of(name).files or name for name in self.arms})
         fill = folders * self.count * self.block_bytes / 5e8
-        slices = sum(self.slice_s + arm_of(name).slice_more_s + 0.1 * (self.copies - 1) for name in self.arms)
-        cleaning = 1e-4 * self.slice_bytes / self.block_bytes * len(self.arms) if self.op == "new" else 0.0
+        slice_s = self.slice_s
+        if self.op == "new":  # so many blocks, however long that takes
+            slice_s = 1.1 * self.slice_bytes / (min(8e8, 1.5e3 * self.block_bytes) if self.medium == "disk" else 1e9)
+        slices = sum(slice_s + arm_of(name).slice_more_s + 0.1 * (self.copies - 1) for name in self.arms)
+        cleaning = 2e-4 * self.slice_bytes / self.block_bytes * len(self.arms) if self.op == "new" else 0.0
         return 2.0 + starts + fill + (2 * self.rounds + 1) * (slices + cleaning)
 
     @property
@@ -78,7 +81,8 @@ class Cell:
             "task_blocks": self.task_blocks,
             "tasks": self.tasks,
             "threads": self.threads,
-            "arena_bytes": max(self.arena_bytes, self.tasks * self.task_blocks * self.block_bytes),
+            # names are looked up without memory for their bytes
+            "arena_bytes": 4 * MIB if self.op == "lookup" else max(self.arena_bytes, self.tasks * self.task_blocks * self.block_bytes),
             "pages": self.pages,
             "direct": self.medium != "tmpfs",
             **self.options,

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 HUGE_PAGES = Path("/proc/sys/vm/nr_hugepages")
+HUGE_PAGES_FREE = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages")
 HUGE_MIB = 2
 MEMORY_KEPT_MIB = 4096  # what a reservation leaves to everybody else
 
@@ -47,19 +48,20 @@ def huge_pages(wanted_mib: int) -> Iterator[str]:
     """Reserves huge pages for as long as the run lasts; yields "huge", or why it will be 4 KiB pages for everybody."""
     before = read(HUGE_PAGES)
     pages = wanted_mib // HUGE_MIB
+    missing = pages - int(read(HUGE_PAGES_FREE) or 0)  # others may have theirs
     try:
-        if int(before or 0) >= pages:
+        if missing <= 0:
             yield "huge"
             return
-        if memory_mib("MemAvailable") < wanted_mib + MEMORY_KEPT_MIB:
-            yield f"4k: {wanted_mib} MiB of huge pages would leave too little of {memory_mib('MemAvailable')} MiB"
+        if memory_mib("MemAvailable") < missing * HUGE_MIB + MEMORY_KEPT_MIB:
+            yield f"4k: {missing * HUGE_MIB} MiB of huge pages would leave too little of {memory_mib('MemAvailable')} MiB"
             return
         try:
-            HUGE_PAGES.write_text(str(pages))
+            HUGE_PAGES.write_text(str(int(before or 0) + missing))
         except OSError as error:
             yield f"4k: {HUGE_PAGES} cannot be written: {error.strerror}"
             return
-        got = int(read(HUGE_PAGES))
+        got = int(read(HUGE_PAGES_FREE) or 0)
         yield "huge" if got >= pages else f"4k: of {pages} huge pages the kernel found {got}"
     finally:
         if read(HUGE_PAGES) != before:

@@ -33,7 +33,7 @@ from report import write_all
 from results import Results
 from stage import Stage
 
-MEDIUM_MIB = {"short": 1536, "full": 4096, "only": 4096}  # data of all arms of a cell, and what the kernel frees only after 5 s
+MEDIUM_MIB = {"short": 2560, "full": 4096, "only": 4096}  # data of all arms of a cell, and what the kernel frees only after 5 s
 HUGE_MIB = {"short": 1664, "full": 1664, "only": 1664}  # an arena for each arm of a cell, and fio's buffers
 
 

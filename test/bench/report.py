@@ -39,7 +39,7 @@ def goal_rows(results: dict[str, Any]) -> list[list[str]]:
         verdict = line.verdict
         if results["form"] != "full" and line.value is not None:
             verdict = "not judged"
-        elif not line.met:
+        elif not line.met and results["form"] == "full":
             verdict = f"**{verdict}**"
         rows.append([line.goal, line.where, f"{line.wanted} {line.unit}".strip(), value, interval, str(line.pairs or ""), noise, verdict])
     return rows
@@ -159,7 +159,9 @@ def write_all(results: dict[str, Any], out: Path, form: str) -> bool:
 def keep(results: dict[str, Any], text: str) -> None:
     """RESULTS.md, once everything that is judged is there: a run that was cut before that does not replace a whole one."""
     absent = [name for name in missing(results) if name in plan.names_for_goals()]
-    if absent:
+    if any(line.value is not None and not line.enough for line in goals.all_lines(results)):
+        print("bench: RESULTS.md stays as it was: this run has too few rounds to be judged", file=sys.stderr)
+    elif absent:
         print(f"bench: RESULTS.md stays as it was: {len(absent)} judged tables are missing, the first: {absent[0]}", file=sys.stderr)
     else:
         (HERE / "RESULTS.md").write_text(text)

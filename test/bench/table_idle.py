@@ -15,6 +15,7 @@ import plain_sidecar
 from arm_kvlane import cpu_clock
 from stage import Stage
 
+BLOCKS = 32  # of a MiB: they have to fit
 SETTLE_S = 1.0  # the last timers of start and work have fired
 
 
@@ -40,14 +41,14 @@ def measure(stage: Stage) -> dict[str, Any]:
         with plain_sidecar.program([node_path(), "-e", "process.stdout.write('here\\n'); process.stdin.resume()"], env) as bare:
             bare.line()
             bare_mib = resident_mib(bare.process.pid)
-        with Client(Options(mounts={"kv0": root}, create=True, slot_bytes=1 << 20, slots=64, lanes=4, timeout_ms=10_000)) as kv:
+        with Client(Options(mounts={"kv0": root}, create=True, slot_bytes=1 << 20, slots=64, timeout_ms=10_000)) as kv:
             pid = kv.pid
             assert pid is not None
             ready_mib = resident_mib(pid)
             for turn in range(stage.pick(20, 500)):
-                keys = [f"{turn % 100:08x}{i:02x}" for i in range(16)]  # 100 blocks of 1 MiB, or the tmpfs is full before the end
+                keys = [f"{turn % BLOCKS:08x}{i:02x}" for i in range(16)]
                 with kv.leasing(len(keys), use="store") as slots:
-                    kv.wait(kv.store(keys[:1], slots[:1], namespace="idle")).check()
+                    kv.wait(kv.store(keys[:1], slots[:1], namespace="idle", replace=True)).check()
                 with kv.leasing(len(keys)) as slots:
                     kv.wait(kv.load(keys, slots, namespace="idle"))
             worked_mib = resident_mib(pid)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import goals
+import plan
 import report
 import stats
 import summary
@@ -172,6 +174,17 @@ def test_bounds(value: float, wanted: str, met: bool) -> None:
 
 def test_an_arm_that_did_not_run_gives_no_ratio() -> None:
     assert summary.ratio(a_cell(kvlane=arm(1.0)), "kvlane", "floor") is None
+
+
+def test_results_md_is_written_by_a_run_that_has_all_that_is_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "HERE", tmp_path)
+    monkeypatch.setattr(plan, "names_for_goals", lambda: ["load: load"])
+    kept = tmp_path / "RESULTS.md"
+    report.keep(results(planned=["load: load"]), "cut before it")
+    report.keep(results(a_cell(kvlane=arm(2.0, n=4), fio_psync=arm(2.0, n=4))), "two rounds")
+    assert not kept.exists()
+    report.keep(results(a_cell(kvlane=arm(2.0), fio_psync=arm(2.0)), planned=["load: load", "one that is not judged"]), "whole")
+    assert kept.read_text() == "whole"
 
 
 def test_the_page_and_the_text_take_all_of_it() -> None:

@@ -40,8 +40,9 @@ def test_fio_that_ran_fewer_jobs_than_asked_is_a_failure() -> None:
 
 
 def test_each_fio_job_is_a_section_of_its_own_on_huge_pages() -> None:
-    words = Fio("psync", Cell("load", "disk", "load", ()).config(Path("/x")))._command(0.25)
-    assert sum(word.startswith("--name=") for word in words) == 4
+    cell = Cell("load", "disk", "load", ())
+    words = Fio("psync", cell.config(Path("/x")))._command(0.25)
+    assert sum(word.startswith("--name=") for word in words) == cell.threads
     assert {"--mem=mmaphuge", "--direct=1", "--runtime=250ms"} <= set(words)
 
 
@@ -73,7 +74,7 @@ def test_the_full_plan_has_what_was_agreed() -> None:
             assert sizes >= {64 << 10, 256 << 10, MIB, 4 * MIB, 8 * MIB}, (op, medium)
     assert {cell.tasks for cell in cells if cell.op == "load" and cell.block_bytes == MIB} >= {1, 2}
     assert {cell.copies for cell in cells if cell.table == "sidecars"} == {1, 2, 4}
-    assert [cell.task_blocks for cell in cells if cell.op == "lookup"] == [4096, 4096]
+    assert [cell.task_blocks for cell in cells if cell.op == "lookup"] == [4096, 4096, 4096]
     assert all(cell.rounds >= 16 for cell in cells)
 
 
@@ -96,27 +97,49 @@ def test_every_arm_of_a_cell_gets_its_huge_pages() -> None:
                 assert wanted <= HUGE_MIB[form], cell.name
 
 
+def test_no_arm_gets_more_memory_than_its_outstanding_tasks_need() -> None:
+    assert all(cell.config(Path("/x"))["arena_bytes"] <= 128 * MIB for cell in [*short(), *full()])
+
+
 def test_cells_have_names_of_their_own() -> None:
     for cells in (short(), full()):
         assert len({cell.name for cell in cells}) == len(cells)
 
 
-def test_huge_pages_are_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    setting = tmp_path / "nr_hugepages"
-    setting.write_text("3\n")
-    monkeypatch.setattr(host, "HUGE_PAGES", setting)
-    monkeypatch.setattr(host, "memory_mib", lambda name: 1 << 20)
-    with pytest.raises(KeyError), host.huge_pages(100) as pages:
-        assert (pages, setting.read_text()) == ("huge", "50")
+class Pool:
+    """The host's huge pages, as two files."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, memory_mib: int, reserved: int, free: int) -> None:
+        self.setting, self.free = folder / "nr_hugepages", folder / "free_hugepages"
+        self.setting.write_text(f"{reserved}\n")
+        self.free.write_text(f"{free}\n")
+        monkeypatch.setattr(host, "HUGE_PAGES", self.setting)
+        monkeypatch.setattr(host, "HUGE_PAGES_FREE", self.free)
+        monkeypatch.setattr(host, "memory_mib", lambda name: memory_mib)
+
+
+def test_huge_pages_are_reserved_beside_those_of_others_and_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = Pool(tmp_path, monkeypatch, 1 << 20, reserved=30, free=3)
+    with pytest.raises(KeyError), host.huge_pages(100):
+        assert pool.setting.read_text() == "77"  # 50 are wanted, 3 are free
         raise KeyError
-    assert setting.read_text() == "3"
+    assert pool.setting.read_text() == "30"
+
+
+def test_what_the_kernel_did_not_find_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Pool(tmp_path, monkeypatch, 1 << 20, reserved=0, free=3)
+    with host.huge_pages(100) as pages:
+        assert pages == "4k: of 50 huge pages the kernel found 3"
+
+
+def test_enough_free_huge_pages_are_left_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = Pool(tmp_path, monkeypatch, 1 << 20, reserved=60, free=50)
+    with host.huge_pages(100) as pages:
+        assert (pages, pool.setting.read_text()) == ("huge", "60\n")
 
 
 def test_no_huge_pages_where_memory_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    setting = tmp_path / "nr_hugepages"
-    setting.write_text("0\n")
-    monkeypatch.setattr(host, "HUGE_PAGES", setting)
-    monkeypatch.setattr(host, "memory_mib", lambda name: 1000)
+    pool = Pool(tmp_path, monkeypatch, 1000, reserved=0, free=0)
     with host.huge_pages(100) as pages:
         assert pages.startswith("4k: ")
-    assert setting.read_text() == "0\n"
+    assert pool.setting.read_text() == "0\n"

@@ -19,7 +19,7 @@ from crowd import thousand_stuck
 from data import MIB, NAMESPACE, key
 from kvlane import AsyncClient, BlocksResult, Options, Slot
 from stage import ROOT, Stage, open_stage
-from throughput import load_all, side_by_side, store_all
+from throughput import RAW_THREADS, load_all, side_by_side, store_all
 
 TIMEOUT_MS = 250
 HEALTHY, SICK = "disk", "lab"
@@ -181,7 +181,7 @@ async def main() -> None:
             say(f"   loaded {total_gb:.2f} GB, every byte compared: all as stored")
             ours, raw, ratio = await side_by_side(kv, HEALTHY, Path(healthy), o.blocks, size, SLOTS * size)
             say(f"   loads side by side, two requests in flight, 3 rounds each: kvlane {ours:.2f} GB/s, plain preadv by")
-            say(f"   4 threads {raw:.2f} GB/s, median ratio {ratio:.2f}")
+            say(f"   {RAW_THREADS} threads {raw:.2f} GB/s, median ratio {ratio:.2f}")
             await store_all(kv, SICK, few, size, lambda *_: None)
             await hang_and_resume(kv, stage, size)
             title("Leaving")

@@ -16,7 +16,7 @@ from data import NAMESPACE, batches, block, key
 from kvlane import AsyncClient, Slot
 
 TIMEOUT_MS = 20_000
-RAW_THREADS = 4  # as many as the sidecar has lanes for loads
+RAW_THREADS = 8  # as many as the sidecar has lanes for loads
 ROUNDS = 3
 
 Progress = Callable[[str, int, int], None]

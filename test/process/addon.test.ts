@@ -115,6 +115,22 @@ test('an id that is under way is refused, and stays under way', async () => {
   await comesBack([one!]);
 });
 
+test('what was collected is not told again', async () => {
+  const all = blocks(3);
+  native.submitBlocks(pool, SHARED, all);
+  const wanted = all.map((block) => block.id);
+  const collected: number[] = [];
+  const endMs = Date.now() + 10_000;
+  while (collected.length < wanted.length && Date.now() < endMs) {
+    for (const event of native.collect()) if (event.type === 'done') collected.push(event.id);
+  }
+  expect(collected.sort((a, b) => a - b)).toEqual(wanted);
+  native.hurry(wanted[0]!); // long over: nothing
+  const last = blocks(1);
+  native.submitBlocks(pool, SHARED, last);
+  await comesBack(last);
+});
+
 test('an operation that nobody knows was finished', () => {
   expect(native.abandon(2 ** 53 - 1)).toEqual({ state: 'done', phase: 'queue', sinceUs: 0 });
   expect(() => native.abandon(NaN)).toThrow(/id must be a whole number/);

@@ -70,13 +70,14 @@ test('requests from a file and answers to a file, as in a script', () => {
   expect(result.status).toBe(0);
   const messages = readFileSync(answers, 'utf8').trimEnd().split('\n').map((line) => JSON.parse(line) as { event?: string; id?: number; ok?: boolean });
   expect(messages[0]?.event).toBe('ready');
-  expect(messages.slice(1).map(({ id, ok }) => [id, ok]).sort()).toEqual([[1, true], [2, true]]);
+  // On a busy machine the mount is known a moment after ready, and events say so.
+  expect(messages.filter(({ id }) => id !== undefined).map(({ id, ok }) => [id, ok]).sort()).toEqual([[1, true], [2, true]]);
 });
 
 test('a shell pipe works: every answer comes before the end', () => {
   const mount = freshDirectory();
   const out = execFileSync('sh', ['-c', `printf '%s\\n' '{"id":1,"op":"ping"}' '{"id":2,"op":"ping"}' | "$0" "$1" serve --mount kv0="$2" --create 2>/dev/null | cat`, process.execPath, sidecarMain(), mount], { encoding: 'utf8', timeout: 10_000 });
-  expect(out.trimEnd().split('\n').slice(1).map((line) => (JSON.parse(line) as { id: number }).id)).toEqual([1, 2]);
+  expect(out.trimEnd().split('\n').map((line) => (JSON.parse(line) as { id?: number }).id).filter((id) => id !== undefined)).toEqual([1, 2]);
 });
 
 test('the log is JSON on a pipe, and nothing but the protocol is on stdout', async () => {

@@ -7,11 +7,10 @@ import { expect, it } from 'vitest';
 import type { LaneClass } from '../../protocol/messages.ts';
 import { BACK_MS, backAfter, classOf, eventsOf, expectRefusedAtOnce, expectStory, untilProbesAreStuck, untilSuspended } from '../support/mount_story.ts';
 import { type AnyAsked, codesOf, ranOut } from '../support/promptness.ts';
-import { failuresOf, keysOf, measured, onEachEngine, type Rig, withRig } from '../support/rig.ts';
+import { failuresOf, keysOf, LANES, measured, onEachEngine, type Rig, withRig } from '../support/rig.ts';
 import type { Lab } from '../support/stall.ts';
 
 const TIMEOUT_MS = 300;
-const LANES = 4; // of each class, as nothing else is asked for
 
 const HANGS: { what: string; on: 'mnt' | 'blk'; hang: (lab: Lab) => Promise<void>; classes: LaneClass[] }[] = [
   { what: 'every read', on: 'mnt', hang: (lab) => lab.hang('read'), classes: ['load'] },

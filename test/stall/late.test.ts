@@ -181,7 +181,7 @@ onEachEngine('late completion', (engine) => {
 
   for (const stuck of ['before', 'after', 'frozen'] as const) {
     it(`a stuck unlink takes no block with it that was stored again (${stuck})`, () =>
-      withRig(stuck === 'frozen' ? { ...options, on: 'blk', lab: { loop: 'ext4' } } : options, async (rig) => {
+      withRig(stuck === 'frozen' ? { ...options, on: 'blk', lab: { loop: 'ext4' }, args: ['--recycle', 'off'] } : options, async (rig) => {
         const place = stuck === 'frozen' ? 'blk' : 'mnt';
         await rig.fill([KEY]);
         if (stuck === 'frozen') await rig.lab.freeze();

@@ -10,11 +10,10 @@ import type { Fields } from '../../clients/node/client.ts';
 import type { Engine } from '../../native/index.ts';
 import { BACK_MS, backAfter, classOf, eventsOf, expectRefusedAtOnce, expectStory } from '../support/mount_story.ts';
 import { type AnyAsked, codesOf, tally } from '../support/promptness.ts';
-import { endRig, identified, keysOf, measured, onEachEngine, patternOf, type Rig, type RigOptions, spreadOf, startOn } from '../support/rig.ts';
+import { endRig, identified, keysOf, LANES, measured, onEachEngine, patternOf, type Rig, type RigOptions, spreadOf, startOn } from '../support/rig.ts';
 import { type Lab, withLab } from '../support/stall.ts';
 
 const STUCK_MAX = 8;
-const LANES = 4;
 const TIMEOUT_MS = 200;
 const RUN_MS = 1_500;
 

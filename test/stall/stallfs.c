@@ -3,7 +3,8 @@
 //   stallfs MNT BACK MAX_HANG_S LAB_DIR [MOUNTS_ON_IT …]    commands on stdin, one JSON line each on stdout (gate.h); started
 //                                                           by keeper.py, never by hand
 //   beside the rules: stop (read no more requests: nothing is taken out of a caller's buffer) · cont · abort (break the
-//   connection: every stuck caller gets an error) · quit
+//   connection: every stuck caller gets an error) · quit · short BYTES (one read brings no more of a file; whole pages; until `resume`
+//   or short 0. Not of the loop device's, which has no word for it; not writes: FUSE makes EIO of a short direct one)
 //
 // Surprising: it speaks the kernel's FUSE protocol itself, with one thread and no library. A held request is a list entry
 // and not a blocked thread, so thousands may be stuck at once; and "stop" is exact, since nothing else reads requests.
@@ -45,6 +46,7 @@ struct pending {              // a request that waits: before its operation (ans
 
 static int dev = -1;
 static bool stopped;
+static size_t short_bytes;    // 0: whatever is asked for
 static struct node root = {.ino = FUSE_ROOT_ID, .lookups = 1, .fd = -1};
 static struct node *nodes[4096];
 static char answer_buf[TRANSFER_MAX];   // what the operation in hand answers
@@ -177,16 +179,18 @@ static int do_setattr(struct node *n, const struct fuse_setattr_in *in, size_t *
     return answer_attr(n, len);
 }
 
-static int answer_open(uint64_t handle, size_t *len) {
+static int answer_open(uint64_t handle, uint32_t how, size_t *len) {
     struct fuse_open_out *out = (void *)(answer_buf + *len);
-    *out = (struct fuse_open_out){.fh = handle};
+    *out = (struct fuse_open_out){.fh = handle, .open_flags = how};
     *len += sizeof *out;
     return 0;
 }
 
 static int do_open(struct node *n, uint32_t flags, size_t *len) {
     int fd = open(reopen_path(n).text, ((int)flags & ~(O_CREAT | O_EXCL | O_NOFOLLOW | O_DIRECT | O_SYNC | O_DSYNC)) | O_CLOEXEC);
-    return fd < 0 ? errno : answer_open((uint64_t)fd, len);
+    // Else the kernel reads on through its page cache after a short direct read, and takes what is short there for zeros.
+    uint32_t how = (int)flags & O_DIRECT && !n->image ? FOPEN_DIRECT_IO : 0;
+    return fd < 0 ? errno : answer_open((uint64_t)fd, how, len);
 }
 
 static int do_create(struct node *n, const struct fuse_in_header *h, const struct fuse_create_in *in, const char *name, size_t *len) {
@@ -194,13 +198,13 @@ static int do_create(struct node *n, const struct fuse_in_header *h, const struc
     if (fd < 0) return errno;
     int e = made(n, name, h, len);
     if (e) return close(fd), e;
-    return answer_open((uint64_t)fd, len);
+    return answer_open((uint64_t)fd, 0, len);
 }
 
 static int do_opendir(struct node *n, size_t *len) {
     int fd = openat(n->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *d = fd < 0 ? NULL : fdopendir(fd);
-    return d ? answer_open((uint64_t)(uintptr_t)d, len) : errno;
+    return d ? answer_open((uint64_t)(uintptr_t)d, 0, len) : errno;
 }
 
 static int do_readdir(const struct fuse_read_in *in, size_t *len) {
@@ -219,8 +223,9 @@ static int do_readdir(const struct fuse_read_in *in, size_t *len) {
     return 0;
 }
 
-static int do_read(const struct fuse_read_in *in, size_t *len) {
-    ssize_t n = pread((int)in->fh, answer_buf, in->size < TRANSFER_MAX ? in->size : TRANSFER_MAX, (off_t)in->offset);
+static int do_read(const struct node *node, const struct fuse_read_in *in, size_t *len) {
+    size_t most = short_bytes && !node->image ? short_bytes : TRANSFER_MAX;
+    ssize_t n = pread((int)in->fh, answer_buf, in->size < most ? in->size : most, (off_t)in->offset);
     return n < 0 ? errno : (*len = (size_t)n, 0);
 }
 
@@ -264,7 +269,7 @@ static int operate(const struct fuse_in_header *h, size_t *len) {
     case FUSE_CREATE: return do_create(n, h, in, name + sizeof(struct fuse_create_in), len);
     case FUSE_OPENDIR: return do_opendir(n, len);
     case FUSE_READDIR: return do_readdir(in, len);
-    case FUSE_READ: return do_read(in, len);
+    case FUSE_READ: return do_read(n, in, len);
     case FUSE_WRITE: return do_write(in, len);
     case FUSE_FALLOCATE: {
         const struct fuse_fallocate_in *f = in;
@@ -412,17 +417,19 @@ static void control(char *line) {
     char *word[12];
     int words = split_words(line, word, 12);
     FILE *out = stdout;
+    if (words && !strcmp(word[0], "resume")) short_bytes = 0;
     if (!words) refuse(out, "empty command", "");
     else if (gate_command(word, words, out)) {}
     else if (!strcmp(word[0], "status")) put_status(out), fprintf(out, ",\"stopped\":%s,\"aborted\":%s}\n", stopped ? "true" : "false", dev < 0 ? "true" : "false");
     else if (!strcmp(word[0], "quit")) exit(0);
+    else if (!strcmp(word[0], "short") && words == 2) short_bytes = strtoul(word[1], NULL, 10) / 4096 * 4096, fputs("{\"ok\":true}\n", out);
     else if (!strcmp(word[0], "stop") || !strcmp(word[0], "cont")) stopped = word[0][0] == 's', fputs("{\"ok\":true}\n", out);
     else if (!strcmp(word[0], "release")) stopped = false, gate_open_forever(), fputs("{\"ok\":true}\n", out);
     else if (!strcmp(word[0], "abort")) {
         if (dev >= 0) close(dev);   // the last descriptor: the kernel fails everything that waits
         dev = -1;
         fputs("{\"ok\":true}\n", out);
-    } else refuse(out, "want hang delay fail rate resume status stop cont abort; got ", word[0]);
+    } else refuse(out, "want hang delay fail rate resume status stop cont abort short; got ", word[0]);
     fflush(out);
 }
 

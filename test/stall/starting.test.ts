@@ -234,10 +234,11 @@ onEachEngine('starting', (engine) => {
 
 /** Some held by the kernel, more waiting for a lane; answered by their deadline at the latest. */
 async function storesInFlight(rig: Rig, keys: readonly string[], hung: readonly OpClass[], lab: Lab): Promise<{ asked: ReturnType<Rig['store']>[]; slots: number[] }> {
-  await lab.hang(hung, hung.includes('read') ? {} : { match: EVERY_BLOCK });
+  await lab.hang(['write'], { match: EVERY_BLOCK });
   const slots = rig.lease(keys.length);
   const asked = keys.map((key, i) => rig.store([key], [slots[i]!], 4 * TIMEOUT_MS));
   await lab.waitStuck('write');
+  if (hung.includes('read')) await lab.hang(hung); // not before: a lane that looks at the root again would not come to write
   return { asked, slots };
 }
 

@@ -3,7 +3,7 @@
 // Lanes are taken up as the real pools do it: first in, first out, `lanes` of them alive, replaced while
 // stuck up to the limit. Nothing completes by itself unless the test says so with `onSubmit`; events go
 // to the service only in deliver(), never from inside a call.
-import type { Abandoned, ArenaInfo, BlockSpec, Engine, LaneClass, Native, NativeEvent, OpSpec, Phase, PoolState, SharedSpec, StuckCall } from '../../native/index.ts';
+import type { Abandoned, ArenaInfo, BlockSpec, Engine, LaneClass, Native, NativeEvent, OpSpec, Phase, PoolState, RecycleFigures, RecycleLimits, SharedSpec, StuckCall } from '../../native/index.ts';
 import type { Clock } from '../../sidecar/service_types.ts';
 
 type Done = Extract<NativeEvent, { type: 'done' }>;
@@ -29,7 +29,7 @@ interface FakePool {
   forProbes: boolean;
 }
 
-const FIRST_PHASE: Record<OpSpec['kind'], Phase> = { load: 'read', store: 'write', lookup: 'stat', remove: 'unlink', aside: 'rename', identify: 'open', namespace: 'open', probe: 'read' };
+const FIRST_PHASE: Record<OpSpec['kind'], Phase> = { load: 'read', store: 'write', lookup: 'stat', remove: 'unlink', aside: 'rename', identify: 'open', namespace: 'open', tidy: 'unlink', probe: 'read' };
 
 export class FakeNative implements Native {
   readonly operations = new Map<number, FakeOperation>();
@@ -38,6 +38,8 @@ export class FakeNative implements Native {
   stuckProcessMax = Infinity;
   /** What engineOf says; null for what was asked. */
   fallenBack: Engine | null = null;
+  /** What was allowed to each mount, by its number. */
+  readonly recycleLimits: RecycleLimits[] = [];
   readonly identities: (string | null)[] = [];
   readonly roots: string[] = [];
   /** Every operation ever submitted, in order. */
@@ -115,6 +117,14 @@ export class FakeNative implements Native {
     return this.#clock.nowUs();
   }
   start(): void {}
+  collect(): NativeEvent[] {
+    return this.takeEvents();
+  }
+  /** Of those that somebody else waits for. */
+  readonly hurried: number[] = [];
+  hurry(id: number): void {
+    this.hurried.push(id);
+  }
   armTimer(): void {}
   adoptArena(): never {
     throw new Error('not in the fake');
@@ -124,6 +134,12 @@ export class FakeNative implements Native {
   }
   observeArena(): ArenaInfo {
     return { fd: 3, bytes: 0, pageBytes: 4096, hugeBytes: 0, backing: 'shmem', advice: '' };
+  }
+  setRecycling(mount: number, limits: RecycleLimits): void {
+    this.recycleLimits[mount] = limits;
+  }
+  recycling(): RecycleFigures {
+    return { on: false, files: 0, bytes: 0, recycled: 0, kept: 0, dropped: 0, lost: 0 };
   }
   createStaging(bytes: number): void {
     this.#staging = Buffer.alloc(bytes);
@@ -197,8 +213,8 @@ export class FakeNative implements Native {
       runningBytes: wanted.reduce((sum, one) => sum + ('bytes' in one.spec ? one.spec.bytes : 0), 0),
     };
   }
-  stuck(): StuckCall[] {
-    return this.inKernel().filter((one) => one.abandoned || one.stalled).map((one) => this.#call(one));
+  stuck(all = false): StuckCall[] {
+    return this.inKernel().filter((one) => all || one.abandoned || one.stalled).map((one) => this.#call(one));
   }
   hardExit(): never {
     throw new Error('not in the fake');

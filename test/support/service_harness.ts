@@ -35,8 +35,9 @@ export interface Harness {
   ask(request: Partial<Request> & { op: Request['op']; id: number | string }): void;
 }
 
-export function identity(device = '254:1', storeId = STORE_ID): Ending {
-  return { text: JSON.stringify({ store_id: storeId, device, fs_type: 'ext4', direct: true, created: false }) };
+/** `fsType`: one on which nothing is recycled, nor looked for what others left. */
+export function identity(device = '254:1', storeId = STORE_ID, fsType = 'fuse'): Ending {
+  return { text: JSON.stringify({ store_id: storeId, device, fs_type: fsType, direct: true, created: false }) };
 }
 
 /** Identifies mounts and answers nothing else by itself. */
@@ -64,7 +65,7 @@ export function harness(options: Partial<ServiceOptions> = {}, onSubmit: (spec: 
     { native, clock, send: (message) => void sent.push(message), log: quiet, mountTable: table, onShutdown: (timeoutMs) => void shutdowns.push(timeoutMs) },
     {
       mounts: [{ name: 'kv0', root: '/mnt/kv0', create: false }],
-      slotBytes: 65536, slots: 128, timeoutMs: 2000, stallMs: 1000, engine: 'threads', lanes: 4, stuckMax: 16, stuckProcessMax: 64, fsync: false, fileMode: 0o600, holdBreakerClosed: false,
+      slotBytes: 65536, slots: 128, timeoutMs: 2000, stallMs: 1000, engine: 'threads', lanes: 4, stuckMax: 16, stuckProcessMax: 64, fsync: false, fileMode: 0o600, recycle: 'off', indexMs: 0, holdBreakerClosed: false,
       ...options,
     },
   );

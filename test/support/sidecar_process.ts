@@ -3,7 +3,7 @@
 // Not the typed client: these tests send what no client would. Every wait is bounded by WAIT_MS and fails
 // with what was seen until then; life and death are read from the pipes and the exit, never from sleeps.
 import { spawn, type ChildProcess, type StdioOptions } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, readlinkSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Readable, Writable } from 'node:stream';
@@ -163,11 +163,21 @@ export async function within<T>(promise: Promise<T>, complaint: () => string, wa
 }
 
 /** Bounded from the moment somebody waits, not from the start. */
-function withinLazily<T>(promise: Promise<T>, complaint: () => string): Promise<T> {
+export function withinLazily<T>(promise: Promise<T>, complaint: () => string, waitMs = WAIT_MS): Promise<T> {
   return {
-    then: (done, fail) => within(promise, complaint).then(done, fail),
-    catch: (fail) => within(promise, complaint).catch(fail),
-    finally: (last) => within(promise, complaint).finally(last),
+    then: (done, fail) => within(promise, complaint, waitMs).then(done, fail),
+    catch: (fail) => within(promise, complaint, waitMs).catch(fail),
+    finally: (last) => within(promise, complaint, waitMs).finally(last),
     [Symbol.toStringTag]: 'Promise',
   };
+}
+
+/** Not /proc/PID/stat: reading that of a corpse may hang. */
+export function isAlive(pid: number): boolean {
+  try {
+    readlinkSync(`/proc/${pid}/exe`);
+    return true;
+  } catch {
+    return false;
+  }
 }

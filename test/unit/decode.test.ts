@@ -27,6 +27,22 @@ const load = (block: object, rest: object = {}): object => ({ id: 1, op: 'load',
 const lookup = (key: unknown, rest: object = {}): object => ({ id: 1, op: 'lookup', keys: [key], ...rest });
 const B = { key: 'llama/9f3c', slot: 17, bytes: 4096 };
 
+test('what is quoted in a refusal moves no terminal', () => {
+  for (const wild of ['\u001b[2J', '\u007f', '\u0085', '\u009b2J']) {
+    const said = [
+      decode({ id: 1, op: `pi${wild}ng` }, context),
+      decode({ id: 1, op: 'ping', [`x${wild}`]: 1 }, context),
+      decode({ id: 1, op: 'lookup', mount: `kv${wild}`, keys: ['a/00'] }, context),
+      decode({ id: 1, op: 'lookup', keys: [`a/0${wild}`] }, context),
+    ];
+    for (const one of said) {
+      if (one.ok) throw new Error('taken');
+      expect(one.message).not.toMatch(/[\u0000-\u001f\u007f-\u009f]/);
+      expect(one.message).toContain(`\\u00${wild.charCodeAt(0).toString(16).padStart(2, '0')}`);
+    }
+  }
+});
+
 describe('what is no request at all', () => {
   test.each([
     [null, 'null'], [12, '12'], ['ping', '"ping"'], [true, 'true'], [[], 'an empty array'], [[{ id: 1, op: 'ping' }], 'an array of 1'],
@@ -265,6 +281,7 @@ describe('the other ops', () => {
     expect(refusal({ id: 1, op: 'cancel', task: 'ä'.repeat(33) })).toMatch(/^task must be an integer from 0 /);
     expect(request({ id: 1, op: 'shutdown', timeout_ms: 500 })).toEqual({ op: 'shutdown', id: 1, line: 7, timeoutMs: 500 });
     for (const op of ['stats', 'stuck', 'ping', 'help']) expect(request({ id: 1, op })).toEqual({ op, id: 1, line: 7 });
+    expect(request({ id: 1, op: 'stuck', over_ms: 0 })).toEqual({ op: 'stuck', id: 1, line: 7, overMs: 0 });
   });
 });
 

@@ -16,6 +16,35 @@ describe('a store that overran', () => {
     expect(native.inKernel('store')).toHaveLength(2);
   });
 
+  test('is told of at once when another task waits for it, and only then', async () => {
+    const { native, store, remove, deliver } = await started(held);
+    store(1, [0, 1], { hexes: ['aa', 'bb'] });
+    expect(native.hurried).toEqual([]);
+    const [aa] = native.held('store');
+    remove(2, ['cc']);
+    expect(native.hurried).toEqual([]);
+    remove(3, ['aa']);
+    expect(native.hurried).toEqual([aa!.spec.id]);
+    native.release(aa!);
+    deliver();
+    expect(native.inKernel('remove').map((one) => one.spec.kind === 'remove' && one.spec.hex)).toEqual(['cc', 'aa']);
+    store(4, [2, 3], { hexes: ['dd', 'dd'] }); // a key twice in one task: the second waits for the first
+    expect(native.hurried).toEqual([aa!.spec.id, native.held('store').at(-1)!.spec.id]);
+  });
+
+  test('and so is one that waited itself, when yet another waits behind it', async () => {
+    const { native, store, deliver } = await started(held);
+    store(1, [0], { hexes: ['aa'] });
+    store(2, [1, 2], { hexes: ['aa', 'bb'] });
+    store(3, [3], { hexes: ['aa'] });
+    const [first] = native.held('store');
+    expect(native.hurried).toEqual([first!.spec.id, first!.spec.id]);
+    native.release(first!);
+    deliver();
+    const second = native.inKernel('store').find((one) => one.spec.kind === 'store' && one.spec.hex === 'aa')!;
+    expect(native.hurried.at(-1)).toBe(second.spec.id);
+  });
+
   test('in its rename is an unknown outcome, and later stores and removes of the key wait behind it', async () => {
     const { native, store, remove, advance, failed, answers, deliver, answer } = await started(held);
     store(1, [0], { timeoutMs: 100, hexes: ['aa'] });

@@ -25,19 +25,23 @@ test('one mount is enough; all else has a default', () => {
     timeoutMs: 2000,
     stallMs: 1000,
     engine: 'threads',
-    lanes: 4,
+    lanes: 8,
     stuckMax: 64,
     stuckProcessMax: 4096,
     fsync: false,
     fileMode: 0o600,
+    recycle: 'auto',
+    indexMs: 0,
     holdBreakerClosed: false,
     unchecked: false,
+    slotsMax: null,
+    attach: { directory: null },
     startWaitMs: null,
   });
 });
 
 test('everything can be said', () => {
-  const words = '--mount a=/a --mount b=b/../c --create --arena-fd 7 --huge-pages require --bounce all --slot-bytes 64KiB --timeout-ms 250 --stall-ms 100 --engine aio --lanes 2 --stuck-max 1000 --stuck-process-max 2000 --fsync --file-mode 0660 --test-hold-breaker-closed --test-unchecked --test-start-wait-ms 5000';
+  const words = '--mount a=/a --mount b=b/../c --create --arena-fd 7 --huge-pages require --bounce all --slot-bytes 64KiB --timeout-ms 250 --stall-ms 100 --engine aio --lanes 2 --stuck-max 1000 --stuck-process-max 2000 --fsync --file-mode 0660 --recycle off --index-ms 5000 --attach-dir sockets --test-hold-breaker-closed --test-unchecked --test-slots 12 --test-start-wait-ms 5000';
   expect(served(...words.split(' '))).toEqual({
     mounts: [
       { name: 'a', root: '/a', create: true },
@@ -55,10 +59,24 @@ test('everything can be said', () => {
     stuckProcessMax: 2000,
     fsync: true,
     fileMode: 0o660,
+    recycle: 'off',
+    indexMs: 5000,
     holdBreakerClosed: true,
     unchecked: true,
+    slotsMax: 12,
+    attach: { directory: '/home/me/sockets' },
     startWaitMs: 5000,
   });
+});
+
+test('--no-attach is no socket, wherever it would lie', () => {
+  expect(served('--mount', 'kv0=/x', '--no-attach').attach).toBeNull();
+  expect(served('--mount', 'kv0=/x', '--no-attach', '--attach-dir', '/d').attach).toBeNull();
+  expect(refused('--mount', 'kv0=/x', '--attach-dir', '')).toContain('A directory is wanted');
+});
+
+test.each([0, 100, 60_000])('--index-ms %i is taken', (ms) => {
+  expect(served('--mount', 'a=/a', '--index-ms', String(ms)).indexMs).toBe(ms);
 });
 
 test('paths are made absolute by text alone, also where the working directory is gone', () => {
@@ -86,6 +104,7 @@ test.each([
   [['--mount', 'a=/a', '--engine', 'uring'], 'Allowed choices are threads, aio.'],
   [['--mount', 'a=/a', '--file-mode', '0400'], 'The owner must be able to read and write'],
   [['--mount', 'a=/a', '--file-mode', '0755'], 'no execute bits'],
+  ...['99', '60001', '1s'].map((word): [string[], string] => [['--mount', 'a=/a', '--index-ms', word], '0 is wanted, or milliseconds from 100 to 60000.']),
   [['--mount', 'a=/a', 'more'], "serve takes options only, got 'more'"],
   [['kv0=/mnt/a'], 'did you mean --mount kv0=/mnt/a?'],
   [['/mnt/a'], 'did you mean --mount kv0=/mnt/a?'],

@@ -36,6 +36,16 @@ test('asked to leave, tasks drain, the last answers are written, then the proces
   expect(happened).toEqual(['leaving', 'drain 800', 'flush 1000', 'exit 0']);
 });
 
+test('whoever looks in is shut out first of all, once', () => {
+  const happened: string[] = [];
+  const log = { info: () => {}, warn: () => {}, error: () => {}, say: () => {}, flush: (_ms: number, done: () => void) => done() };
+  const leave = createLeave({ service: () => null, writer: { flush: (_ms, done) => done() }, log, native: { hardExit: ((code: number) => void happened.push(`exit ${code}`)) as (code: number) => never }, leaving: () => void happened.push('shut') });
+  leave('signal');
+  leave('signal');
+  expect(happened.filter((one) => one === 'shut')).toHaveLength(1);
+  expect(happened[0]).toBe('shut');
+});
+
 test('a drain that never comes back does not keep the process', () => {
   const { leave, happened } = leaving();
   leave('signal', { signal: 'SIGTERM' });

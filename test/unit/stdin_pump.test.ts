@@ -11,7 +11,7 @@ const spin = (ms: number): void => {
 test('everything arrives once and in order, then the end', async () => {
   const stream = new PassThrough();
   const got: Buffer[] = [];
-  const ended = new Promise<Error | null>((done) => pumpStdin(stream, { take: (bytes) => void got.push(Buffer.from(bytes)), ended: done }));
+  const ended = new Promise<Error | null>((done) => pumpStdin((work) => stream.on('data', work), { take: (bytes) => void got.push(Buffer.from(bytes)), ended: done }));
   const sent = Buffer.alloc(1024 * 1024, 'abcdefghijklmnopqrstuvwxyz0123456789\n');
   for (let at = 0; at < sent.length; at += 50_000) stream.write(sent.subarray(at, at + 50_000));
   stream.end();
@@ -23,7 +23,7 @@ test('slow work within one chunk lets the loop turn, and still takes all of it b
   const stream = new PassThrough();
   const order: string[] = [];
   const ended = new Promise<void>((done) =>
-    pumpStdin(stream, {
+    pumpStdin((work) => stream.on('data', work), {
       take(bytes) {
         order.push(`piece ${bytes.length}`);
         spin(2);
@@ -50,7 +50,7 @@ test('slow work within one chunk lets the loop turn, and still takes all of it b
 test('an error of stdin is its end, after what had come before it, and once', async () => {
   const stream = new PassThrough();
   const order: string[] = [];
-  pumpStdin(stream, {
+  pumpStdin((work) => stream.on('data', work), {
     take(bytes) {
       order.push(`took ${bytes.length}`);
       spin(4);

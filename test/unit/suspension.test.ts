@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 import type { OpSpec } from '../../native/index.ts';
 import type { Ending } from '../support/fake_native.ts';
 import { mountBehind, mountLines } from '../../sidecar/mount_table.ts';
-import { identifies, identity, started } from '../support/service_harness.ts';
+import { harness, identifies, identity, started, STORE_ID } from '../support/service_harness.ts';
 
 const MIB = 1 << 20;
 
@@ -25,6 +25,18 @@ describe('evidence', () => {
     deliver();
     expect(events('mount')).toMatchObject([{ state: 'suspended', reason: '3 loads in flight, none completed for 1000 ms (the oldest is in read)' }]);
     expect(sent.filter((message) => 'id' in message), 'what is in the kernel may still come back').toEqual([]);
+  });
+
+  test('an inline load that learns its length while its class is suspended hands no second load to a lane', async () => {
+    const { native, load, advance, deliver, failed, events } = await started();
+    load(1, [null], { timeoutMs: 10_000, bytes: null });
+    load(2, [0], { timeoutMs: 250, hexes: ['bb'] });
+    advance(250);
+    expect(events('mount')).toMatchObject([{ class: 'load', state: 'suspended' }]);
+    native.release(native.held('load')[0]!, { status: 'length_mismatch', storedBytes: 5 });
+    deliver();
+    expect(failed(1)).toMatchObject([{ code: 'MOUNT_SUSPENDED', slot: 'free', message: expect.stringContaining('before its 5 bytes could be read') }]);
+    expect(native.held('load')).toHaveLength(1);
   });
 
   test('what is still queued is answered at once, slots free; what a lane has goes on to its deadline', async () => {
@@ -241,6 +253,27 @@ describe('coming back', () => {
     expect(events('mount').at(-1)).toMatchObject({ state: 'ok' });
   });
 
+  test('but one that came out of that call and is stuck in its next one does', async () => {
+    const { native, clock, advance, deliver, load, events } = await started();
+    load(1, [0], { timeoutMs: 60_000, hexes: ['aa'] });
+    load(2, [1], { timeoutMs: 100, hexes: ['bb'] });
+    advance(100);
+    expect(events('mount').at(-1)).toMatchObject({ class: 'load', state: 'suspended' });
+    native.onSubmit = (spec) => (spec.kind === 'probe' ? {} : null);
+    native.releaseAll('probe', {});
+    advance(1000);
+    expect(events('mount').at(-1)).toMatchObject({ state: 'ok' });
+    const goesOn = native.inKernel('load').find((one) => !one.abandoned)!;
+    native.onSubmit = () => null;
+    goesOn.sinceUs = clock.nowUs();
+    native.stall(goesOn);
+    deliver();
+    advance(999);
+    expect(events('mount').at(-1)).toMatchObject({ state: 'ok' });
+    advance(1);
+    expect(events('mount').at(-1)).toMatchObject({ class: 'load', state: 'suspended' });
+  });
+
   test('a mount whose device is gone answers with errors: it stays suspended, and says so', async () => {
     const { native, advance, deliver, load, answer } = await hung();
     native.onSubmit = (spec) => (spec.kind === 'probe' ? { status: 'io_error', errno: 107, phase: 'open' } : null);
@@ -262,7 +295,7 @@ describe('mounts', () => {
     { name: 'kv1', root: '/mnt/kv1', create: false },
   ];
   const byMount = (devices: string[]) => (spec: OpSpec): Ending | null =>
-    spec.kind === 'identify' ? { text: JSON.stringify({ store_id: `${spec.mount}`.repeat(32), device: devices[spec.mount], fs_type: 'ext4', direct: true, created: false }) } : null;
+    spec.kind === 'identify' ? { text: JSON.stringify({ store_id: `${spec.mount}`.repeat(32), device: devices[spec.mount], fs_type: 'fuse', direct: true, created: false }) } : null;
 
   test('with equal st_dev share lanes, breakers and caps, and both are told', async () => {
     const { load, advance, answer, events } = await started({ mounts: two }, byMount(['254:1', '254:1']));
@@ -335,7 +368,7 @@ describe('mounts', () => {
     expect(answer(2)).toMatchObject({ error: { code: 'WRONG_STORE', message: expect.stringContaining('mount it again') } });
     expect(native.submitted.filter((spec) => spec.kind === 'identify' && spec.create)).toEqual([]);
     // mounted again, elsewhere
-    native.onSubmit = (spec) => (spec.kind === 'identify' ? { text: JSON.stringify({ store_id: '0123456789abcdef0123456789abcdef', device: '254:9', fs_type: 'ext4', direct: true, created: false }) } : {});
+    native.onSubmit = (spec) => (spec.kind === 'identify' ? { text: JSON.stringify({ store_id: '0123456789abcdef0123456789abcdef', device: '254:9', fs_type: 'fuse', direct: true, created: false }) } : {});
     advance(1000);
     expect(events('mount').at(-1)).toMatchObject({ state: 'ok', reason: expect.stringContaining('now on device 254:9 (it was 254:1)') });
     load(3, [1]);
@@ -396,8 +429,143 @@ describe('mounts', () => {
     expect(answer(3)).toMatchObject({ ok: true });
   });
 
+  test.each(['before', 'after'])('one that is replaced while it is identified, and says what it was %s the first list is read, is the store that is there now, on its device', async (when) => {
+    const { native, service, advance, deliver, ask, answer, mountTable } = harness({}, () => null);
+    const ready = service.start();
+    mountTable.text = `${ROOT_LINE}31 20 254:9 / /mnt/kv0 rw - ext4 /dev/kv rw\n`;
+    const answers = (): void => {
+      native.release(native.inKernel('identify')[0]!, identity('254:1', 'f'.repeat(32)));
+      service.onNative(native.takeEvents());
+    };
+    if (when === 'before') answers();
+    deliver();
+    if (when === 'after') answers();
+    deliver();
+    await ready;
+    native.onSubmit = () => identity('254:9');
+    native.releaseAll('identify', identity('254:9'));
+    advance(200);
+    ask({ id: 1, op: 'stats' });
+    expect(answer(1)).toMatchObject({ stats: { mounts: [{ device: '254:9', store_id: STORE_ID, state: 'ok' }] } });
+    expect(native.submitted.filter((spec) => spec.kind === 'identify')).toHaveLength(2);
+  });
+
+  test('what was asked of the store that it was taken for, and no lane has taken up, is refused once it is known to be another', async () => {
+    const { native, service, deliver, load, answer, answers, mountTable } = harness({ lanes: 1 }, () => null);
+    const ready = service.start();
+    mountTable.text = `${ROOT_LINE}31 20 254:9 / /mnt/kv0 rw - ext4 /dev/kv rw\n`;
+    native.release(native.inKernel('identify')[0]!, identity('254:1', 'f'.repeat(32)));
+    service.onNative(native.takeEvents());
+    await ready;
+    load(1, [0], { hexes: ['aa'] });
+    load(2, [1], { hexes: ['bb'] });
+    deliver();
+    native.releaseAll('identify', identity('254:9'));
+    deliver();
+    expect(answer(2)).toMatchObject({ failed: [{ code: 'WRONG_STORE', slot: 'free', message: expect.stringContaining(`${'f'.repeat(32)}, but /mnt/kv0 is store ${STORE_ID}`) }] });
+    expect(answers(1), 'a lane has it, and finds out by itself').toEqual([]);
+  });
+
+  test('one that is replaced while the lane that first looks hangs in it is the store that is there now, and no other from then on', async () => {
+    const line = (id: number, device: string) => `${ROOT_LINE}${id} 20 ${device} / /mnt/kv0 rw - ext4 /dev/kv rw\n`;
+    const { native, service, advance, deliver, load, answer, ask, mountTable } = harness({}, () => null);
+    const ready = service.start();
+    mountTable.text = line(31, '254:1');
+    deliver();
+    advance(20);
+    mountTable.text = line(32, '254:9');
+    native.release(native.inKernel('identify')[0]!, identity('254:1', 'f'.repeat(32))); // it had been opened before
+    deliver();
+    await ready;
+    native.onSubmit = (spec) => (spec.kind === 'identify' ? identity('254:9') : {});
+    native.releaseAll('identify', identity('254:9'));
+    advance(300);
+    expect(native.identities).toEqual([STORE_ID]);
+    ask({ id: 1, op: 'stats' });
+    expect(answer(1)).toMatchObject({ stats: { mounts: [{ device: '254:9', store_id: STORE_ID }] } });
+    load(2, [0]);
+    deliver();
+    expect(answer(2)).toMatchObject({ ok: true });
+    native.onSubmit = (spec) => (spec.kind === 'identify' ? identity('254:3', 'f'.repeat(32)) : null);
+    mountTable.text = line(33, '254:3');
+    load(3, [1], { timeoutMs: 60_000 });
+    advance(1000);
+    load(4, [2]);
+    expect(answer(4), 'what is mounted there later').toMatchObject({ error: { code: 'WRONG_STORE' } });
+  });
+
+  test('one that is unmounted after it was identified is WRONG_STORE, also before any request had the list read again', async () => {
+    const line = (id: number, device: string) => `${ROOT_LINE}${id} 20 ${device} / /mnt/kv0 rw - ext4 /dev/kv rw\n`;
+    const { native, service, advance, deliver, load, answer, mountTable } = harness({}, () => null);
+    const ready = service.start();
+    mountTable.text = line(31, '254:1');
+    deliver();
+    native.release(native.inKernel('identify')[0]!, identity('254:1'));
+    deliver();
+    await ready;
+    native.onSubmit = (spec) => (spec.kind === 'identify' ? identity('254:9', 'f'.repeat(32)) : null);
+    mountTable.text = line(32, '254:9');
+    advance(60_000);
+    load(1, [0], { timeoutMs: 60_000 });
+    advance(1000);
+    load(2, [1]);
+    expect(answer(2)).toMatchObject({ error: { code: 'WRONG_STORE' } });
+    expect(native.identities).toEqual([STORE_ID]);
+  });
+
+  test('one whose device the list numbers in another way than stat does is asked once more, and not again', async () => {
+    const { native, service, advance, deliver, mountTable } = harness({}, () => null);
+    native.onSubmit = (spec) => (spec.kind === 'identify' ? identity('0:45') : {});
+    const ready = service.start();
+    mountTable.text = `${ROOT_LINE}31 20 0:44 / /mnt/kv0 rw - btrfs /dev/kv rw\n`;
+    deliver();
+    await ready;
+    advance(10_000);
+    expect(native.submitted.filter((spec) => spec.kind === 'identify')).toHaveLength(2);
+  });
+
+  test('what waits for a lane when its mount goes to another device is taken along, in its order, and done there', async () => {
+    const { native, load, store, remove, advance, answer, failed, deliver, events, mountTable } = await started({ lanes: 1 });
+    load(1, [0], { timeoutMs: 2000 });
+    for (const [id, hex] of [[2, 'bb'], [3, 'cc'], [4, 'dd']] as const) load(id, [id], { timeoutMs: 60_000, hexes: [hex] });
+    remove(5, ['ee'], { timeoutMs: 60_000 });
+    native.reach(native.inKernel('remove')[0]!, 'unlink', true);
+    store(6, [5], { timeoutMs: 60_000, hexes: ['ee'] }); // behind the remove's gate
+    advance(1000);
+    native.onSubmit = (spec) => (spec.kind === 'load' || spec.kind === 'store' ? {} : identity('254:9'));
+    mountTable.text = `${ROOT_LINE}31 20 254:9 / /mnt/kv0 rw - ext4 /dev/kv rw\n`;
+    advance(600);
+    const taken = native.submitted.filter((spec) => spec.kind === 'load').slice(-3);
+    expect(taken.map((spec) => (spec.kind === 'load' ? spec.hex : '')), 'again, under new numbers').toEqual(['bb', 'cc', 'dd']);
+    for (const id of [2, 3, 4]) expect(answer(id)).toMatchObject({ ok: true });
+    advance(1000);
+    expect(failed(1), 'the one that a lane of the former device has').toMatchObject([{ code: 'DEADLINE_EXCEEDED', slot: 'quarantined' }]);
+    native.release(native.inKernel('remove')[0]!);
+    deliver();
+    expect(answer(6)).toMatchObject({ ok: true });
+    expect(events('mount').filter(({ state }) => state === 'suspended'), 'the former device is suspended, and that is no word about this mount').toEqual([]);
+  });
+
+  test('what waits when its mount goes to a device that is suspended is answered so, after the event that says it', async () => {
+    const root = (device: string, name: string, id: number) => `${id} 20 ${device} / /mnt/${name} rw - ext4 /dev/kv rw\n`;
+    const mounts = ['kv0', 'kv1'].map((name) => ({ name, root: `/mnt/${name}`, create: false }));
+    const { native, load, advance, failed, sent, mountTable } = await started({ lanes: 1, mounts }, (spec) => (spec.kind === 'identify' ? identity(spec.mount === 0 ? '254:1' : '254:9') : null));
+    mountTable.text = root('254:1', 'kv0', 31) + root('254:9', 'kv1', 32);
+    load(1, [0], { timeoutMs: 250, mount: 'kv1' });
+    advance(1000);
+    load(2, [1], { timeoutMs: 60_000, hexes: ['aa'] });
+    load(3, [2], { timeoutMs: 60_000, hexes: ['bb'] });
+    native.onSubmit = (spec) => (spec.kind === 'identify' ? identity('254:9') : null);
+    mountTable.text = root('254:9', 'kv0', 41) + root('254:9', 'kv1', 32);
+    advance(600);
+    expect(failed(3)).toMatchObject([{ code: 'MOUNT_SUSPENDED', phase: 'queue', slot: 'free', message: expect.stringContaining('lies on device 254:9 now') }]);
+    const event = sent.findIndex((message) => 'event' in message && message.event === 'mount' && message.mount === 'kv0' && message.class === 'load' && message.state === 'suspended');
+    expect(event).toBeGreaterThanOrEqual(0);
+    expect(sent.findIndex((message) => 'id' in message && message.id === 3)).toBeGreaterThan(event);
+  });
+
   test('the device it lay on before is closed when nothing waits there any more, and listed until its last call is back', async () => {
-    const { native, load, advance, answer, failed, ask, deliver, mountTable } = await started({ lanes: 1 });
+    const { native, load, advance, answer, failed, ask, deliver, mountTable } = await started({ lanes: 2 });
     load(1, [0], { timeoutMs: 5000 });
     load(2, [1], { timeoutMs: 5000, hexes: ['bb'] });
     advance(1000);

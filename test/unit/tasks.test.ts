@@ -1,5 +1,6 @@
 // tasks.test.ts — one answer, in time, and memory that belongs to the kernel until it gives it back.
 import { describe, expect, test } from 'vitest';
+import { NAMES_MAX } from '../../sidecar/task_table.ts';
 import { MS, identifies, started } from '../support/service_harness.ts';
 
 describe('one answer, in time', () => {
@@ -62,12 +63,23 @@ describe('one answer, in time', () => {
     expect(answer(1)).toMatchObject({ ok: true, done: 1 });
   });
 
+  test('a completion that waits for company is heard before the deadline of its task, whatever the turn was for', async () => {
+    const { clock, native, load, ask, answer } = await started();
+    load(1, [0, 1], { timeoutMs: 100 });
+    clock.onTimer = () => {};
+    for (const held of native.held('load')) native.release(held); // and no batch brings it
+    clock.jump(100);
+    ask({ id: 2, op: 'ping' });
+    expect(answer(1)).toEqual({ id: 1, ok: true, done: 2 });
+  });
+
   test('an operation that finished in the instant of its deadline leaves its slot free', async () => {
     const { clock, native, service, load, failed, sent } = await started();
     load(1, [5], { timeoutMs: 100 });
     clock.onTimer = () => {};
     clock.jump(100);
     native.release(native.held('load')[0]!);
+    native.collect = () => []; // it finished after the look into the queue
     service.onNative([{ type: 'timer' }]); // the completion is in the next batch
     expect(failed(1)).toMatchObject([{ code: 'DEADLINE_EXCEEDED', slot: 'free' }]);
     service.onNative(native.takeEvents());
@@ -149,6 +161,23 @@ describe('a slot belongs to the kernel until its own call returns', () => {
     expect(native.held('store')).toHaveLength(1);
   });
 
+  test('a slot whose block is through is refused until its own request is answered', async () => {
+    const { native, load, store, answer, answers, deliver } = await started();
+    load(1, [7, 8], { hexes: ['aa', 'bb'] });
+    const [first, second] = native.held('load');
+    native.release(first!);
+    deliver();
+    expect(answers(1)).toEqual([]);
+    store(2, [7], { hexes: ['cc'] });
+    expect(answer(2)).toMatchObject({ ok: false, error: { code: 'SLOT_BUSY', message: expect.stringContaining('slot 7 of block 0 is part of a request that is not answered yet') } });
+    expect(native.held('store'), 'its bytes are not yet the client\'s to replace').toEqual([]);
+    native.release(second!);
+    deliver();
+    expect(answer(1)).toMatchObject({ ok: true, done: 2 });
+    store(3, [7], { hexes: ['cc'] });
+    expect(native.held('store')).toHaveLength(1);
+  });
+
   test('a quarantined slot is refused until slots_freed, then taken', async () => {
     const { native, load, advance, answer, deliver } = await started({ holdBreakerClosed: true });
     load(1, [7], { timeoutMs: 100 });
@@ -209,6 +238,26 @@ describe('a slot belongs to the kernel until its own call returns', () => {
     const texts = Array.from({ length: 8 }, () => 'x');
     for (let id = 1; id <= 5; id += 1) store(id, texts.map(() => null), { texts, hexes: texts.map((_, i) => `${id}${i}`) });
     expect(answer(5)).toMatchObject({ ok: false, error: { code: 'SATURATED' } });
+  });
+});
+
+describe('look-ups', () => {
+  test('beyond a million names in hand the next is SATURATED at once, and there is room again when one is answered', async () => {
+    const { lookup, native, deliver, answer, answers } = await started({ timeoutMs: 600_000 }, (spec) => (spec.kind === 'identify' ? identifies(spec) : null));
+    const hexes = Array.from({ length: 4_096 }, (_, i) => i.toString(16).padStart(4, '0'));
+    const most = NAMES_MAX / hexes.length;
+    for (let id = 1; id <= most + 1; id += 1) lookup(id, hexes);
+    expect(answers(most)).toEqual([]);
+    expect(answer(most + 1)).toMatchObject({ ok: false, error: { code: 'SATURATED', message: expect.stringContaining('1048576') } });
+    lookup('small', ['aa']);
+    expect(answer('small')).toMatchObject({ error: { code: 'SATURATED' } });
+    for (let turn = 0; turn < 16 && answers(1).length === 0; turn += 1) {
+      native.releaseAll('lookup'); // what the lanes have, 256 names each
+      deliver();
+    }
+    expect(answers(1)).toHaveLength(1);
+    lookup('again', hexes);
+    expect(answers('again')).toEqual([]);
   });
 });
 
@@ -291,6 +340,55 @@ describe('questions', () => {
         ops: { load: { requests: 2, ok: 0, not_ok: 1 } }, devices: [{ device: '254:1', mounts: ['kv0'], classes: { load: { state: 'ok', running: 1 } } }],
       },
     });
+  });
+
+  test('stats tell since the start what each mount and class did, and how long it took, so that a scraper can add up', async () => {
+    const { native, load, store, deliver, ask, answer, advance } = await started();
+    store(1, [2]);
+    native.releaseAll('store');
+    deliver();
+    load(2, [0, 1]);
+    advance(3);
+    native.release(native.held('load')[0]!, { status: 'not_found' });
+    native.releaseAll('load');
+    deliver();
+    ask({ id: 3, op: 'stats' });
+    const { stats } = answer(3) as unknown as { stats: { histogram_bounds_ms: number[]; ops: Record<string, { histogram: { counts: number[]; sum_ms: number } }>; devices: { classes: Record<string, object> }[]; mounts: object[] } };
+    const { counts, sum_ms: sumMs } = stats.ops['load']!.histogram;
+    expect(counts).toHaveLength(stats.histogram_bounds_ms.length + 1);
+    expect(counts[stats.histogram_bounds_ms.indexOf(5)]).toBe(1);
+    expect(sumMs).toBe(3);
+    expect(stats.mounts[0]).toMatchObject({ blocks_loaded: 1, loaded_bytes: 4096, blocks_stored: 1, stored_bytes: 4096, blocks_kept: 0, blocks_removed: 0 });
+    expect(stats.devices[0]!.classes).toMatchObject({
+      load: { operations_done: 1, operations_failed: 1, operations_late: 0, done_bytes: 4096, kernel_time: { counts: expect.any(Array) } },
+      store: { operations_done: 1, done_bytes: 4096 },
+    });
+  });
+
+  test('what a lane has in hand is listed for who asks with over_ms, from that time on; late or not', async () => {
+    const { load, ask, answer, advance } = await started();
+    load(1, [0]);
+    advance(40);
+    load(2, [1], { hexes: ['bb'] });
+    ask({ id: 3, op: 'stuck' });
+    expect(answer(3)).toEqual({ id: 3, ok: true, stuck: [] });
+    ask({ id: 4, op: 'stuck', overMs: 0 });
+    expect(answer(4)).toMatchObject({ stuck: [{ task: 1, for_ms: 40, settled: false }, { task: 2, for_ms: 0 }] });
+    ask({ id: 5, op: 'stuck', overMs: 40 });
+    expect((answer(5) as unknown as { stuck: object[] }).stuck).toMatchObject([{ task: 1 }]);
+    ask({ id: 6, op: 'stuck', overMs: 41 });
+    expect(answer(6)).toMatchObject({ stuck: [] });
+  });
+
+  test('who may only look counts as no request, and gets as many calls as were asked for, the oldest', async () => {
+    const { service, load, advance } = await started();
+    load(1, [0]);
+    advance(10);
+    load(2, [1], { hexes: ['bb'] });
+    expect(service.look.stuck(0, 1)).toMatchObject({ stuck: [{ task: 1 }], more: 1 });
+    expect(service.look.stats()).toMatchObject({ outstanding: 2, ops: { load: { requests: 2 } } });
+    expect(Object.keys(service.look.stats()['ops'] as object)).toEqual(['load']);
+    expect(service.look.mounts()).toMatchObject([{ name: 'kv0', device: '254:1' }]);
   });
 
   test('the engine that is told of is the one that runs', async () => {

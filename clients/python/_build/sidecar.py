@@ -155,7 +155,7 @@ def _copy_licence(name: str, folder: Path) -> None:
     package = CHECKOUT / "node_modules" / name
     texts = [path for path in package.iterdir() if path.name.upper().startswith(("LICENSE", "LICENCE"))]
     if texts:
-        shutil.copyfile(texts[0], folder / f"{name}.txt")
+        shutil.copyfile(texts[0], folder / f"{name.replace('/', '_')}.txt")
         return
     said = json.loads((package / "package.json").read_text(encoding="utf-8"))  # some packages only name theirs
     if not said.get("license"):

@@ -48,9 +48,9 @@ def no_garbage_between_tests() -> Iterator[None]:
     gc.collect()
 
 
-def eventually(condition: Callable[[], object], what: str = "") -> None:
-    """Looks again every few milliseconds until it is so; bounded like every wait."""
+def eventually(condition: Callable[[], object], what: str | Callable[[], str] = "") -> None:
+    """Looks again every few milliseconds until it is so; bounded like every wait. `what` may be told by what is seen at the end."""
     limit = time.monotonic() + WAIT_S
     while not condition():
-        assert time.monotonic() < limit, f"not within {WAIT_S} s: {what or condition}"
+        assert time.monotonic() < limit, f"not within {WAIT_S} s: {(what() if callable(what) else what) or condition}"
         time.sleep(0.003)

@@ -38,6 +38,13 @@ def test_the_memory_can_neither_shrink_nor_grow() -> None:
     it.abandon()
 
 
+def test_the_memory_is_whole_pages_of_whatever_size_the_kernel_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mmap, "PAGESIZE", 65_536)  # arm64 may have these; a slot is 4 KiB at least
+    it = arena(slots=17)
+    assert (it.bytes, it.free_count()) == (131_072, 17)
+    it.abandon()
+
+
 def test_views_are_the_same_memory_for_whoever_maps_it() -> None:
     it = arena()
     slots = it.lease(2, "kv0", "load")

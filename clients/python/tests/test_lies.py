@@ -68,6 +68,24 @@ def test_a_line_that_is_no_message_ends_the_life(line: str, fake: FakeSidecar, k
     assert kv.wait(task).code == SIDECAR_GONE
 
 
+def test_lines_nested_about_as_deep_as_json_is_read_at_end_the_life_at_most(fake: FakeSidecar, kv: Client) -> None:
+    task = kv.lookup(["a/00"], timeout_ms=60_000)
+    fake.expect("lookup")
+    depths = range(940, 1_001)  # read to another depth than written: in between nothing of them can be told
+    fake.order(raw="".join('{"id":-5,"x":' + "[" * depth + "]" * depth + "}\n" for depth in depths))
+    assert kv.wait(task).code == SIDECAR_GONE
+    assert not any("IO thread failed" in note for note in kv.notes())
+
+
+def test_an_id_that_is_true_is_no_number(fake: FakeSidecar, kv: Client) -> None:
+    task = kv.lookup(["a/00"])
+    request = fake.expect("lookup")
+    assert request["id"] == 1, "the first request's"
+    fake.say({"id": True, "ok": True, "present": [True], "prefix": 1, "complete": True})
+    fake.answer(request, present=[False], prefix=0, complete=True)
+    assert kv.wait(task).prefix == 0
+
+
 def test_a_line_without_an_end_ends_the_life_at_the_limit(fake: FakeSidecar, kv: Client) -> None:
     task = kv.lookup(["a/00"], timeout_ms=60_000)
     fake.expect("lookup")

@@ -7,6 +7,7 @@ import hashlib
 import os
 import random
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -170,6 +171,29 @@ def test_blocks_outlive_the_sidecar(tmp_path: Path) -> None:
         with kv.leasing(1) as back:
             kv.wait(kv.load(["a/00"], back, bytes=5)).check()
             assert bytes(back[0].view[:5]) == b"hello"
+
+
+def test_with_kvlane_record_in_the_environment_a_conversation_is_kept_and_can_be_replayed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = tmp_path / "bug.ndjson"
+    monkeypatch.setenv("KVLANE_RECORD", str(record))
+    chosen = options(tmp_path / "store")
+    (tmp_path / "store").mkdir()
+    with Client(chosen) as kv:
+        with kv.leasing(2, use="store") as out:
+            for i, slot in enumerate(out):
+                slot.view[:4096] = payload(i, 4096)
+            kv.wait(kv.store(["00", "01"], out, namespace="demo", bytes=4096)).check()
+        with kv.leasing(2) as back:
+            kv.wait(kv.load(["00", "01"], back, namespace="demo", bytes=4096)).check()
+            assert [bytes(slot.view[:4096]) for slot in back] == [payload(0, 4096), payload(1, 4096)]
+        with kv.leasing(1) as missed:
+            assert not kv.wait(kv.load(["02"], missed, namespace="demo", bytes=4096)).ok
+    replay = [chosen._node(), str(chosen._main_js()), "replay", str(record), "--fast"]
+    said = subprocess.run(replay, capture_output=True, text=True, timeout=60)
+    assert said.returncode == 0, said.stdout + said.stderr
+    assert "answers as recorded" in said.stdout
 
 
 def test_a_stopped_sidecar_does_not_start_what_was_settled_long_ago(tmp_path: Path) -> None:

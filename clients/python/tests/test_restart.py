@@ -79,6 +79,7 @@ def test_the_sidecar_gets_little_of_our_surroundings(
         ("arena", {"bytes": 1}, "ARENA_MISMATCH"),
         ("mounts", [{"name": "other"}], "NOT_READY"),
         ("mounts", None, "NOT_READY"),
+        ("mounts", [{"name": 1}, {"name": "kv0"}], "NOT_READY"),
         ("event", "hello", "NOT_READY"),
     ],
 )

@@ -258,6 +258,38 @@ TEST("an error of any call of a load is that call's error, in its phase, and no 
     }
 }
 
+TEST("a block that another host removed or replaced is opened once more when its file is gone, then it is not found") {
+    TestStore store;
+    Memory stored(10'000);
+    Memory memory(10'000);
+    stored.fill_pattern(2);
+    store.run(store.store(key, stored));
+    const size_t descriptors = TestStore::open_descriptors();
+    struct Case {
+        std::vector<size_t> failing;  // calls, counted from the open
+        int error;
+        Status status;
+        Phase phase;
+    };
+    const Case cases[] = {{{1}, ENOENT, Status::ok, Phase::close},     {{2}, ENOENT, Status::ok, Phase::close},
+                          {{1}, ESTALE, Status::ok, Phase::close},     {{2}, ESTALE, Status::ok, Phase::close},
+                          {{1, 4}, ENOENT, Status::not_found, Phase::stat}, {{2, 6}, ENOENT, Status::not_found, Phase::read}};
+    for (const Case& one : cases) {
+        store.files.forget();
+        memory.fill(0);
+        store.files.instead = [&](size_t number, const std::string&) -> std::optional<int64_t> {
+            for (const size_t failing : one.failing) {
+                if (number == failing) return -one.error;
+            }
+            return std::nullopt;
+        };
+        const Result& result = store.run(store.load(key, memory));
+        CHECK(result.status == one.status && result.phase == one.phase && result.aside_inode == 0);
+        CHECK(one.status != Status::ok || memory.equals(stored));
+        CHECK(TestStore::open_descriptors() == descriptors);
+    }
+}
+
 TEST("a load that is abandoned or past its deadline starts no further call but close") {
     TestStore store;
     Memory memory(10'000);
@@ -302,6 +334,53 @@ TEST("short reads are continued from a page, and the end of the file is the end"
         return std::nullopt;
     };
     CHECK(store.run(store.load(key, loaded)).status == Status::corrupt);
+}
+
+TEST("a read that is shorter than a page is no end of the file: the load reads on, and a good block is no damage") {
+    for (const bool direct : {true, false}) {
+        for (const int64_t crumb : {1, 17, 511, 512, 4'095}) {
+            TestStore store;
+            Memory stored(10'000);
+            Memory loaded(10'000);
+            stored.fill_pattern(9);
+            loaded.fill(0);
+            loaded.mark_rest(0xdd);
+            store.run(store.store(key, stored));
+            store.files.forget();
+            store.files.refuses_direct_open = !direct;
+            // Of the first three reads only so much counts, wherever they stop: in the header, in the payload, in the last page.
+            store.files.after = [&](size_t, const std::string& name) -> std::optional<int64_t> {
+                if (name != "preadv" || store.files.count("preadv") > 3) return std::nullopt;
+                return crumb;
+            };
+            const Result& result = store.run(store.load(key, loaded));
+            CHECK_EQUAL(result.status, Status::ok);
+            CHECK(result.aside_inode == 0 && loaded.equals(stored) && loaded.untouched(0xdd));
+            CHECK_EQUAL(store.files.count("preadv"), size_t{4});
+        }
+    }
+}
+
+TEST("a file that ends where its size says is not asked for more, one that ends before is read until nothing comes") {
+    TestStore store;
+    Memory stored(10'000);
+    Memory loaded(10'000);
+    stored.fill_pattern(9);
+    store.run(store.store(key, stored));
+    TestStore::write_file(store.path(key), TestStore::contents(store.path(key)).substr(0, 100));
+    store.files.forget();
+    CHECK(store.run(store.load(key, loaded)).status == Status::corrupt);
+    CHECK_EQUAL(store.files.count("preadv"), size_t{2});  // it is looked at twice
+    store.run(store.store(key, stored, true));
+    store.files.forget();
+    // Cut while it is read: 100 bytes, then nothing.
+    store.files.instead = [&](size_t, const std::string& name) -> std::optional<int64_t> {
+        if (name != "preadv") return std::nullopt;
+        return store.files.count("preadv") % 2 == 1 ? 100 : 0;
+    };
+    const Result& result = store.run(store.load(key, loaded));
+    CHECK(result.status == Status::corrupt);
+    CHECK_EQUAL(store.files.count("preadv"), size_t{4});
 }
 
 TEST("without O_DIRECT a load works and is no evidence of health; the lane asks for it once only") {

@@ -1,6 +1,13 @@
 // block_probe_test.cc — a probe repeats what its class does, on a root opened afresh.
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
 #include <cerrno>
 #include <filesystem>
+#include <functional>
+#include <set>
 
 #include "../header.h"
 #include "block_fixture.h"
@@ -41,6 +48,57 @@ TEST("a probe block that is missing is made, a damaged one is made again") {
     CHECK(store.run(store.operation(Kind::probe)).status == Status::corrupt);
     CHECK(store.run(store.operation(Kind::probe)).status == Status::ok);
     CHECK(store.leftovers().empty());
+}
+
+TEST("what stands in the place of the probe block and is no file is not read, and makes room for one") {
+    TestStore store;
+    const std::string block = store.root + "/probe/block";
+    const std::string outside = store.root + ".outside";
+    store.run(store.operation(Kind::probe));
+    std::filesystem::copy_file(block, outside);  // a good one, were it followed
+    const std::function<void()> kinds[] = {
+        [&] { CHECK(mkfifo(block.c_str(), 0600) == 0); },
+        [&] { std::filesystem::create_symlink(outside, block); },
+        [&] {
+            const int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+            sockaddr_un address = {};
+            address.sun_family = AF_UNIX;
+            CHECK(block.size() < sizeof address.sun_path);
+            block.copy(address.sun_path, sizeof address.sun_path - 1);
+            CHECK(bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0);
+            close(fd);
+        },
+    };
+    for (const auto& make : kinds) {
+        std::filesystem::remove(block);
+        make();
+        store.files.forget();
+        CHECK_EQUAL(store.run(store.operation(Kind::probe)).status, Status::corrupt);
+        CHECK_EQUAL(store.files.count("preadv"), 1U);  // kvlane.json's
+        CHECK_EQUAL(store.run(store.operation(Kind::probe)).status, Status::ok);
+        CHECK(std::filesystem::is_regular_file(std::filesystem::symlink_status(block)));
+    }
+    CHECK(std::filesystem::file_size(outside) > 0);
+    std::filesystem::remove(outside);
+}
+
+TEST("whoever may write to a store can keep its probes from succeeding: a file in the place of probe/ is left there") {
+    TestStore store;
+    std::filesystem::remove_all(store.root + "/probe");
+    TestStore::write_file(store.root + "/probe", "somebody's");
+    for (const LaneClass lane_class : classes) CHECK(store.run(store.operation(Kind::probe, lane_class)).status != Status::ok);
+    CHECK_EQUAL(TestStore::contents(store.root + "/probe"), "somebody's");
+}
+
+TEST("each probe that may be stuck has a directory of its own, and gives it back") {
+    Mount mount("/nowhere");
+    std::set<unsigned> places;
+    constexpr unsigned most = 63;  // all but one of two classes' PROBES_HELD_MAX
+    for (unsigned i = 0; i < most; i++) places.insert(mount.take_probe_place());
+    CHECK_EQUAL(places.size(), size_t{most});
+    CHECK_EQUAL(mount.take_probe_place(), mount.take_probe_place());  // beyond, the last is shared
+    mount.give_probe_place(40);
+    CHECK_EQUAL(mount.take_probe_place(), 40U);
 }
 
 TEST("a store that may only be read has its kvlane.json read instead") {

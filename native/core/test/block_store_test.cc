@@ -4,6 +4,7 @@
 
 #include <cerrno>
 #include <filesystem>
+#include <utility>
 
 #include "block_fixture.h"
 #include "test.h"
@@ -244,4 +245,23 @@ TEST("a directory under the block's name is an error, and stays") {
     CHECK(store.run(store.store(key, memory)).status == Status::io_error);
     CHECK(std::filesystem::is_directory(store.path(key)));
     CHECK(store.leftovers().empty());
+}
+
+TEST("a block that only this host's caches still know, because another host removed it, is stored") {
+    for (const int error : {ENOENT, ESTALE}) {
+        TestStore store;
+        Memory memory(10'000);
+        memory.fill_pattern(4);
+        store.run(store.store(key, memory));
+        store.files.forget();
+        bool looked = false;
+        store.files.instead = [&](size_t, const std::string& name) -> std::optional<int64_t> {
+            if (name != "stat" || std::exchange(looked, true)) return std::nullopt;
+            std::filesystem::remove(store.path(key));
+            return -error;
+        };
+        const Result& result = store.run(store.store(key, memory));
+        CHECK(looked && result.status == Status::ok && !result.kept);
+        CHECK(std::filesystem::exists(store.path(key)));
+    }
 }

@@ -1,7 +1,12 @@
-// completion_test.cc — the courier loses nothing, rings once, and keeps its timer.
+// completion_test.cc — nothing is lost, the loop is woken once and in time, by whoever has the news, and the courier keeps its timer.
+#include <fcntl.h>
+#include <poll.h>
+
 #include <atomic>
 
+#include "bell.h"
 #include "completion_queue.h"
+#include "operation.h"
 #include "test.h"
 #include "thread.h"
 
@@ -162,4 +167,78 @@ TEST("after close nobody is rung, and the courier's thread ends") {
     courier.queue.push({.type = Event::Type::notice, .text = "too late"});
     CHECK_EVENTUALLY(courier.ended);
     CHECK_EQUAL(courier.rings.load(), 0);
+}
+
+namespace {
+
+struct Rung {
+    const Bell bell;
+    CompletionQueue queue{Courier::clock(), &bell};  // and no courier: who has news is on his own
+    bool rings() const {
+        pollfd ready{bell.fd(), POLLIN, 0};
+        return poll(&ready, 1, 0) == 1;
+    }
+    Event done() const { return {.type = Event::Type::done, .operation = operation}; }
+    std::shared_ptr<Operation> operation = std::make_shared<Operation>();
+};
+
+}  // namespace
+
+TEST("who has news in a hurry rings the bell himself, and once until it was taken") {
+    Rung it;
+    CHECK(!it.rings());
+    it.queue.push(it.done());
+    CHECK(it.rings());
+    it.bell.hear();
+    it.queue.push(it.done());
+    CHECK(!it.rings());
+    CHECK_EQUAL(it.queue.take().events.size(), 2U);
+    it.queue.push(it.done());
+    CHECK(it.rings());
+}
+
+TEST("news that may wait rings nothing, until some comes that may not") {
+    Rung it;
+    it.queue.push(it.done(), linger_within_task_us);
+    it.queue.push(it.done(), linger_us);
+    CHECK(!it.rings());
+    it.queue.push(it.done());
+    CHECK(it.rings());
+    CHECK_EQUAL(it.queue.take().events.size(), 3U);
+}
+
+TEST("news that somebody waits for does not linger, whether it was known before or is said after") {
+    Rung before;
+    before.operation->awaited = true;
+    before.queue.push(before.done(), linger_within_task_us);
+    CHECK(before.rings());
+
+    Rung after;
+    after.queue.push(after.done(), linger_within_task_us);
+    CHECK(!after.rings());
+    after.queue.tell_now();
+    CHECK(after.rings());
+    after.bell.hear();
+    after.queue.tell_now();
+    CHECK(!after.rings());
+    CHECK_EQUAL(after.queue.take().events.size(), 1U);
+    after.queue.tell_now();  // nothing lingers
+    CHECK(!after.rings());
+
+    auto& courier = Courier::make();  // one without a bell
+    courier.queue.push({.type = Event::Type::notice}, 60'000'000);
+    courier.queue.tell_now();
+    CHECK_EVENTUALLY(courier.rings == 1);
+}
+
+TEST("what the last of its task overtook on the way to the queue does not linger either") {
+    Rung it;
+    it.operation->unfinished = std::make_shared<std::atomic<size_t>>(0);  // both lanes have counted, the last one was told
+    it.queue.push(it.done(), linger_within_task_us);
+    CHECK(it.rings());
+
+    Rung other;
+    other.operation->unfinished = std::make_shared<std::atomic<size_t>>(1);
+    other.queue.push(other.done(), linger_within_task_us);
+    CHECK(!other.rings());
 }

@@ -87,6 +87,12 @@ class FakeFileSystem final : public FileSystem {
     int make_directory(int directory, const char* name, uint32_t mode) override {
         return as_int(pass("make_directory", [&] { return real_.make_directory(directory, name, mode); }));
     }
+    int remove_directory(int directory, const char* name) override {
+        return as_int(pass("remove_directory", [&] { return real_.remove_directory(directory, name); }));
+    }
+    int64_t entries(int fd, void* to, size_t bytes) override {
+        return pass("entries", [&] { return real_.entries(fd, to, bytes); });
+    }
     int drop_direct(int fd) override {
         return as_int(pass("drop_direct", [&] { return real_.drop_direct(fd); }));
     }

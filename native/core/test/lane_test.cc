@@ -31,6 +31,16 @@ unsigned descriptors(pid_t tid) {
     return count;
 }
 
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+uint64_t resident_kib() {
+    std::ifstream status("/proc/self/status");
+    for (std::string line; std::getline(status, line);) {
+        if (line.starts_with("RssAnon:")) return std::stoull(line.substr(line.find_first_not_of(" \t", 8)));
+    }
+    return 0;
+}
+#endif
+
 }  // namespace
 
 TEST("an operation is queued, running, done, and heard of once") {
@@ -46,6 +56,44 @@ TEST("an operation is queued, running, done, and heard of once") {
     CHECK_EQUAL(read->state_now(), State::done);
     CHECK(!world.done(*read)->late);
     CHECK_EQUAL(world.count(Event::Type::done), 1U);
+}
+
+TEST("the one descriptor that a thread takes along is the same one still, and the only one") {
+    struct Leaver {
+        int kept;
+        std::atomic<int> left{-1};
+        std::atomic<unsigned> has{0};
+        std::atomic<bool> written{false};
+    };
+    for (const bool low : {true, false}) {
+        int ends[2];
+        CHECK_EQUAL(pipe2(ends, O_CLOEXEC | O_NONBLOCK), 0);
+        const int kept = low ? ends[1] : fcntl(ends[1], F_DUPFD_CLOEXEC, 200);
+        auto& leaver = *new Leaver{kept};
+        start_detached_thread(
+            [](void* argument) -> void* {
+                auto& self = *static_cast<Leaver*>(argument);
+                const int left = leave_descriptor_table(self.kept);
+                self.written = write(self.kept, "x", 1) == 1;
+                self.has = descriptors(gettid()) - 1;  // the listing's own
+                self.left = left;
+                return nullptr;
+            },
+            &leaver);
+        CHECK_EVENTUALLY(leaver.left == 0);
+        CHECK(leaver.written);
+#ifdef KVLANE_KEEP_STDIO
+        CHECK_EQUAL(leaver.has.load(), 4U);
+#else
+        CHECK_EQUAL(leaver.has.load(), 1U);
+#endif
+        char got = 0;
+        CHECK_EQUAL(read(ends[0], &got, 1), 1);
+        CHECK_EQUAL(got, 'x');
+        close(ends[0]);
+        close(ends[1]);
+        if (!low) close(kept);
+    }
 }
 
 TEST("a lane has a name, no signals, and none of the process's descriptors") {
@@ -236,3 +284,18 @@ TEST("a watch word gives back what was put in, also after ten years of uptime le
     CHECK_EQUAL(word.read().phase, Phase::close);
     CHECK(!word.mark_reported(call));  // that call is over
 }
+
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+TEST("a lane that is stuck in a read holds two pages of its stack, the page that it reads to, and little beside") {
+    if (sysconf(_SC_PAGESIZE) != 4096 && skipped("memory pages of another size")) return;
+    constexpr unsigned lanes = 400;  // many, for the pages that they share
+    auto& world = LaneWorld::make();
+    auto pool = world.pool(lanes);
+    const uint64_t before_kib = resident_kib();
+    for (unsigned i = 0; i < lanes; i++) world.submit(*pool, "read");
+    CHECK_EVENTUALLY(world.gate.inside() == lanes);
+    const uint64_t each_bytes = (resident_kib() - before_kib) * 1024 / lanes;
+    if (each_bytes > 3 * 4096 + 3072) fail(__FILE__, __LINE__, "a stuck lane and its operation hold " + std::to_string(each_bytes) + " bytes");
+    world.gate.release_all();
+}
+#endif

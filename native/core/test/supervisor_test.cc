@@ -67,6 +67,28 @@ TEST("an abandoned operation is reported too, and stays in the list of stuck cal
     world.gate.release_all();
 }
 
+TEST("a call that is not late is listed only for who asks for all that lanes have in hand") {
+    auto& world = LaneWorld::make();
+    auto pool = world.pool(1);
+    auto read = world.submit(*pool, "read");
+    CHECK_EVENTUALLY(world.gate.inside() == 1);
+    world.clock.advance_us(1'000);
+    std::vector<CallReport> late;
+    pool->stuck_calls(late);
+    CHECK_EQUAL(late.size(), 0U);
+    std::vector<CallReport> all;
+    pool->stuck_calls(all, true);
+    CHECK_EQUAL(all.size(), 1U);
+    CHECK_EQUAL(all.back().call, Syscall::preadv);
+    CHECK_EQUAL(all.back().for_us, 1'000U);
+    CHECK(!all.back().abandoned);
+    world.gate.release_all();
+    CHECK_EVENTUALLY(world.done(*read) != nullptr);
+    std::vector<CallReport> none;
+    pool->stuck_calls(none, true);
+    CHECK_EQUAL(none.size(), 0U);
+}
+
 TEST("the supervisor plans nothing while nothing runs, and nothing more for what it has reported") {
     auto& world = LaneWorld::make();
     auto pool = world.pool(1);

@@ -17,6 +17,7 @@ inline double now_s() {
 struct Task {
   std::vector<unsigned long> blocks;
   unsigned long first_slot = 0;
+  unsigned long turn = 0;  // of its slots
   size_t taken = 0, left = 0;
   double began_s = 0, took_s = 0;
 };

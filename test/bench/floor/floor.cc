@@ -22,7 +22,7 @@ struct Floor {
   const Options o;
   Works works;
   Crew crew;
-  unsigned long slot = 0, moved_on = 0;
+  unsigned long moved_on = 0;
 
   explicit Floor(const Options& options)
       : o(options), works(o), crew(static_cast<unsigned>(o.threads), o.op == "lookup" ? 64 : 1, work_of(o.op)) {}
@@ -40,6 +40,7 @@ struct Floor {
   void slice(double seconds, unsigned long blocks_max, unsigned long first, unsigned long seed) {
     std::mt19937_64 random(seed);
     std::vector<Task> tasks(o.tasks);
+    const unsigned long rounds = std::max(works.slots() / o.tasks / o.task_blocks, 1UL);
     std::vector<double> took;
     unsigned long issued = 0, done = 0, outstanding = 0;
     const double cpu = cpu_s(), began = now_s();
@@ -56,8 +57,8 @@ struct Floor {
         else block = (moved_on++) % o.count;
         ++issued;
       }
-      task->first_slot = slot;
-      slot = (slot + n) % works.slots();
+      // Round a share of the arena of its own: a task that began later may end sooner, and the next slots in turn are another's still.
+      task->first_slot = (static_cast<unsigned long>(task - tasks.data()) * rounds + task->turn++ % rounds) * o.task_blocks;
       ++outstanding;
       crew.submit(task);
     };

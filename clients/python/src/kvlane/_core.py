@@ -15,6 +15,7 @@ import contextlib
 import heapq
 import json
 import os
+import select
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -74,8 +75,11 @@ class Counters:
 
 class Core:
     def __init__(self, options: Options, spawn: Spawn = SidecarProcess.spawn) -> None:
+        self._wake_read = self._wake_write = self.nudge_fd = -1
+        self.poller = select.epoll()  # what the IO thread waits with
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._woken = False  # a byte is on its way: a thousand requests need one
+        self.nudge_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)  # a caller who reads is to look up
         self.options = options
         self.spawn = spawn
         self.lock = Lock()
@@ -114,14 +118,16 @@ class Core:
                 raise
 
     def __del__(self) -> None:
-        self._close_wake()
+        if hasattr(self, "poller"):
+            self._close_wake()
 
     def _close_wake(self) -> None:
-        for fd in (self._wake_read, self._wake_write):
+        for fd in (self._wake_read, self._wake_write, self.nudge_fd):
             if fd >= 0:
                 with contextlib.suppress(OSError):
                     os.close(fd)
-        self._wake_read = self._wake_write = -1
+        self._wake_read = self._wake_write = self.nudge_fd = -1
+        self.poller.close()
 
     def refusal(self) -> tuple[str, str] | None:
         """Why nothing can be sent just now; raises if nothing ever can."""
@@ -197,8 +203,9 @@ class Core:
             return finished
 
     def forget_finished(self, task: Task[Any]) -> None:
-        with self.lock:
-            self._finished.pop(id(task), None)
+        if task.listed:
+            with self.lock:
+                self._finished.pop(id(task), None)
 
     def last_word(self, task: Task[Any]) -> None:
         """The caller's own look at the clock, should the IO thread be late."""
@@ -238,6 +245,8 @@ class Core:
         task._result = result
         if task._waiter is not None:
             task._waiter.release()
+        if task._led_by is not None and task._led_by != threading.get_ident():
+            self.nudge()
         if task.listed:
             if len(self._finished) >= FINISHED_MAX:
                 del self._finished[next(iter(self._finished))]
@@ -294,7 +303,7 @@ class Core:
         if number is not None and number == life.ping:
             life.ping = None
             return
-        task = life.unanswered.get(number) if isinstance(number, int) else None
+        task = life.unanswered.get(number) if type(number) is int else None  # True is no 1
         if task is None:
             self.counters.unknown_answers += 1
             self.notes.add(f"an answer to nothing we asked: {json.dumps(answer)[:300]}")
@@ -316,7 +325,7 @@ class Core:
             if not isinstance(slots, list):
                 raise ProtocolBroken(f"slots_freed without slots: {event!r:.120}")
             for index in slots:
-                if isinstance(index, int) and life.arena.freed(index):
+                if type(index) is int and life.arena.freed(index):
                     self.counters.slots_freed += 1
                 else:  # a lie must not free a slot that the kernel may still write to
                     self.counters.bad_slots_freed += 1
@@ -402,6 +411,10 @@ class Core:
         else:
             process.kill()
         self.life = None
+        life.is_over = True
+        if life.reader is not None:  # a caller: he closes it when he looks up, which the answer to his task makes him do
+            process.stdout = -1
+            self.nudge()
         process.close_pipes()
         life.stderr_ring.end()
         life.arena.abandon()
@@ -432,6 +445,24 @@ class Core:
         with contextlib.suppress(OSError):
             os.read(self._wake_read, 4096)
         self._woken = False  # after the read: who asks in between is served by the turn that follows
+
+    def nudge(self) -> None:
+        if self.nudge_fd >= 0:
+            with contextlib.suppress(OSError):
+                os.eventfd_write(self.nudge_fd, 1)
+
+    def drain_nudge(self) -> None:
+        with contextlib.suppress(OSError):
+            os.eventfd_read(self.nudge_fd)
+
+    def watch(self, fd: int) -> None:
+        """The IO thread sees to it again. These two with the lock held."""
+        with contextlib.suppress(OSError, ValueError):  # it does already
+            self.poller.register(fd, select.EPOLLIN)
+
+    def unwatch(self, fd: int) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self.poller.unregister(fd)
 
     def wake_fd(self) -> int:
         return self._wake_read

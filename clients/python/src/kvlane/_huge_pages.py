@@ -101,7 +101,7 @@ def make(
         return fd, mapping
     if must:
         raise TooFew(errno.ENOMEM, _too_few(size_bytes, wanted, refusal))
-    return _memfd(size_bytes, 0)
+    return _memfd(_round_up(size_bytes, mmap.PAGESIZE), 0)  # slots are 4 KiB at least, pages may be 64: the sidecar wants whole ones
 
 
 def _fitting(size_bytes: int, must: bool) -> Iterator[int]:

@@ -15,19 +15,16 @@ import os
 import select
 import signal
 import threading
+import time
 import weakref
 
 from . import _corpses
 from ._clock import now_us
-from ._core import GRACE_US, Core, parse_line
+from ._core import GRACE_US, Core
 from ._life import Life
-from ._lines import LineTooLong
-from ._wire import ProtocolBroken
+from ._reader import READS_MAX, read, read_beside
 from .errors import StartFailed
 
-READ_BYTES = 1 << 18
-READS_MAX = 8
-"""Reads of one pipe before the timers get their turn: 2 MiB, some ten milliseconds of decoding."""
 STREAM_US = GRACE_US
 """So long after the last word of the sidecar one more wake-up is planned. Nothing of a request can be due sooner than that
 after it was sent, so that in a stream of requests none has to wake this thread for its deadline's sake."""
@@ -36,8 +33,11 @@ LATE_US = 50_000
 EOF_LINGER_US = 100_000
 """Between EOF and exit status of a sidecar that fails to start or was asked to leave: its status says more than our
 SIGKILL would. One that is not gone by then has a call in the kernel, and nobody waits for that."""
+READER_S = 0.02
+"""For so long a caller who reads may go on when the process is gone: he finds the end himself, but for a signal handler."""
 CORPSE_LOOK_US = 100_000
 STDERR_LAST_BYTES = 1 << 16
+EVENTS_MAX = 64
 BACKOFF_FORGIVEN_US = 10_000_000
 """A life that lasted this long was a good one: the next restart waits the shortest time again."""
 
@@ -55,9 +55,6 @@ class IoThread:
         self.close_step = 0
         self.lingered = False  # the life that was closed had its EOF_LINGER_US
         self.watched: dict[int, int] = {}  # descriptors and events that the poller knows
-        self.poller = select.poll()
-        # os.read would allocate all of it for the shortest answer: three system calls, one of which stops our other threads.
-        self.buffer = memoryview(bytearray(READ_BYTES))
         _cores.add(core)
         self.thread = threading.Thread(target=self._run, name="kvlane-io", daemon=True)
         self.thread.start()
@@ -83,13 +80,19 @@ class IoThread:
             self._register(life)
             planned_us = self._next_us()
             core.planned_us = planned_us
-            timeout_ms = None if planned_us is None else max(0, -(-(planned_us - now_us()) // 1000))
-        ready = dict(self.poller.poll(timeout_ms))
+            # Counted in whole milliseconds, rounded up: half of one less is rounded to what is meant.
+            timeout_s = None if planned_us is None else max(0.0, (-(-(planned_us - now_us()) // 1000) - 0.5) / 1000)
+            poller = core.poller
+        ready = dict(poller.poll(timeout_s, EVENTS_MAX))
         at_us = now_us()
         if core.wake_fd() in ready:
             core.drain_wake()
         if life is not None:
+            if life.process.pidfd in ready:
+                self._take_over(life)
             self._read(life, ready)
+            if planned_us is not None and at_us >= planned_us and life.reader is not None:
+                self._read_beside(life)
         with core.lock:
             if life is not None and planned_us is not None and at_us - planned_us > LATE_US:
                 life.heard_us = max(life.heard_us, at_us - core.options.heartbeat_ms * 1000)
@@ -103,19 +106,29 @@ class IoThread:
 
     def _register(self, life: Life | None) -> None:
         core = self.core
-        wanted = dict.fromkeys([core.wake_fd(), *core.corpses.pidfds()], select.POLLIN)
+        wanted = dict.fromkeys([core.wake_fd(), *core.corpses.pidfds()], select.EPOLLIN)
         if life is not None:
             process = life.process
             for fd in (process.stdout, process.stderr, process.pidfd):
                 if fd >= 0:
-                    wanted[fd] = select.POLLIN
+                    wanted[fd] = select.EPOLLIN
             if life.outbox and process.stdin >= 0:
-                wanted[process.stdin] = select.POLLOUT
+                wanted[process.stdin] = select.EPOLLOUT
         if wanted == self.watched:
             return
-        self.watched, self.poller = wanted, select.poll()
+        # Made anew: a closed descriptor that a forked child has too cannot be taken out of the old one.
+        try:
+            fresh = select.epoll()
+        except OSError:  # the process has no descriptor left: the old one serves
+            for fd in self.watched:
+                core.unwatch(fd)
+        else:
+            core.poller.close()
+            core.poller = fresh
+        self.watched = wanted
         for fd, events in wanted.items():
-            self.poller.register(fd, events)
+            if life is None or fd != life.stdout or life.reader is None:  # else who reads it puts it back
+                core.poller.register(fd, events)
 
     def _next_us(self) -> int | None:
         core, life = self.core, self.core.life
@@ -146,32 +159,38 @@ class IoThread:
             core.flush(life)
 
     def _read_stdout(self, life: Life) -> None:
+        core = self.core
+        with core.lock:
+            if life.reader is not None:  # a caller who waits: he took it over just now
+                return
+            life.reader = self
+        more = True
         try:
-            self._read_lines(life)
-        except StartFailed as error:
-            self.core.start_error = error
-            life.broken = str(error)
-        except ProtocolBroken as error:
-            life.broken = f"it broke the protocol: {error}"
-        except LineTooLong:
-            life.broken = "it broke the protocol: a line without an end"
+            more = read(core, life)
+        finally:
+            with core.lock:
+                life.reader = None
+                if not more:
+                    life.eof_us = now_us()
+                    life.process.close_stdout()
 
-    def _read_lines(self, life: Life) -> None:
-        for _ in range(READS_MAX):
-            try:
-                count = os.readv(life.process.stdout, [self.buffer])
-            except BlockingIOError:
-                return
-            if count == 0:
-                life.eof_us = now_us()
-                life.process.close_stdout()
-                return
-            for line in life.splitter.feed(self.buffer[:count]):
-                message = parse_line(line)  # outside the lock: callers submit meanwhile
-                with self.core.lock:
-                    self.core.handle_message(life, message)
-            if count < READ_BYTES:
-                return
+    def _take_over(self, life: Life) -> None:
+        """The process is gone: whoever reads is to stop, and what it said last is read before it is judged."""
+        with self.core.lock:
+            life.ended = True
+            self.core.nudge()
+        until = time.monotonic() + READER_S
+        while life.reader is not None and time.monotonic() < until:
+            time.sleep(0.0005)
+        if life.reader is not None:
+            self._read_beside(life)
+
+    def _read_beside(self, life: Life) -> None:
+        """What has come by now counts, also when the caller who would read it is away, in a signal handler."""
+        if not read_beside(self.core, life):
+            with self.core.lock:  # not closed: he has it
+                life.eof_us = life.eof_us or now_us()
+                self.core.nudge()
 
     def _read_stderr(self, life: Life, reads: int) -> bool:
         for _ in range(reads):
@@ -192,7 +211,9 @@ class IoThread:
         core.heartbeat(life, at_us)
         reason = life.broken
         start_limit_us = life.born_us + core.options.start_timeout_ms * 1000
-        pidfd = life.process.pidfd  # it tells; asking at each turn would let go of the interpreter, just when a caller is woken
+        pidfd = (
+            life.process.pidfd
+        )  # it tells; asking at each turn would let go of the interpreter, just when a caller is woken
         if reason is None and (pidfd < 0 or pidfd in ready or life.eof_us is not None) and life.process.reap():
             reason = "it ended"
             if life.process.stdout >= 0:  # what it said last still counts
@@ -266,6 +287,9 @@ class IoThread:
             return
         with core.lock:
             core.life = life
+            for fd in self.watched:  # its descriptors may have the numbers of the former life's
+                core.unwatch(fd)
+            self.watched = {}
 
     # --- closing -------------------------------------------------------------------------------------------------
 

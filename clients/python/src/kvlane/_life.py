@@ -6,6 +6,8 @@ It ends once, for whatever reason comes first, and nothing of it is used again.
 from __future__ import annotations
 
 import json
+import select
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -23,6 +25,8 @@ from .errors import StartFailed
 from .options import Options
 
 Spawn = Callable[..., SidecarProcess]
+
+READ_BYTES = 1 << 18
 
 
 class Life:
@@ -69,6 +73,12 @@ class Life:
             self.arena.abandon()
             self.arena.memory_is_back()
             raise
+        self.stdout = self.process.stdout  # stays what it was when the process is over: a caller may be at it
+        self.reader: object | None = None  # who reads it just now; see _reader.py
+        self.led_by: int | None = None  # the thread of a caller who does
+        self.reading = threading.Lock()  # at work with what was read, the caller or who does it in his stead
+        self.callers_poll: select.poll | None = None
+        self.inbox = memoryview(bytearray(READ_BYTES))
         self.splitter = LineSplitter(wire.LINE_BYTES_MAX)
         self.outbox = Outbox()
         self.stderr_ring = StderrRing(log)
@@ -81,6 +91,8 @@ class Life:
         self.up_us = 0
         self.eof_us: int | None = None
         self.broken: str | None = None  # why it must end; set by any thread, acted on by the IO thread
+        self.ended = False  # its process is, or has closed its stdout: what it said last is for the IO thread
+        self.is_over = False  # nothing of it counts any more
 
     def handshake(self, ready: Mapping[str, Any]) -> None:
         """Takes the first line, or raises StartFailed with what does not fit."""
@@ -108,12 +120,16 @@ class Life:
             raise StartFailed(f"the ready event has no list of mounts: {error!r}", code="NOT_READY") from error
         if set(names) != set(self.options.mounts):
             raise StartFailed(
-                f"the sidecar serves mounts {sorted(names)}, asked for {sorted(self.options.mounts)}", code="NOT_READY"
+                f"the sidecar serves mounts {sorted(map(str, names))}, asked for {sorted(self.options.mounts)}", code="NOT_READY"
             )
         self.devices.update({name: f"device {device}" for name, device in names.items() if device is not None})
         self.arena.outlives_process = ready.get("engine") == "aio"
         self.ready = ready
         self.up_us = self.heard_us = at_us
+
+    def may_be_led(self) -> bool:
+        """Whether a caller may read its answers, and go on reading."""
+        return self.ready is not None and self.broken is None and self.eof_us is None and not self.ended and not self.is_over
 
     def expects_something(self) -> bool:
         return bool(self.unanswered) or self.arena.quarantined_count > 0

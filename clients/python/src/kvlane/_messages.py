@@ -584,9 +584,13 @@ class StatsMessage(TypedDict):
     op: Literal["stats"]
 
 
-class StuckMessage(TypedDict):
+class _StuckMessageRequired(TypedDict):
     id: Id
     op: Literal["stuck"]
+
+
+class StuckMessage(_StuckMessageRequired, total=False):
+    over_ms: int
 
 
 class PingMessage(TypedDict):
@@ -688,10 +692,14 @@ class StatsAnswer(TypedDict):
     stats: OpenObject
 
 
-class StuckAnswer(TypedDict):
+class _StuckAnswerRequired(TypedDict):
     id: Id
     ok: Literal[True]
     stuck: list[StuckEntry]
+
+
+class StuckAnswer(_StuckAnswerRequired, total=False):
+    more: int
 
 
 class PingAnswer(TypedDict):

@@ -27,6 +27,7 @@ class Task(Generic[R_co]):
 
     __slots__ = (
         "_decode",
+        "_led_by",
         "_on_settle",
         "_refuse",
         "_result",
@@ -69,6 +70,7 @@ class Task(Generic[R_co]):
         self._refuse = refuse
         self._on_settle = on_settle
         self._result: Any = None
+        self._led_by: int | None = None  # the thread that reads the answers itself until this one is there
         self._waiter: threading.Lock | None = None  # held until it is settled; an Event costs five times as much
 
     @property

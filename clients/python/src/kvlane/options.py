@@ -21,9 +21,11 @@ class Options:
 
     `huge_pages`: `auto` takes what the host allows (hugetlb, else transparent ones) and says what would give more; `require`,
     `hugetlb` and `thp` fail the start where there are too few. A restart while a dead sidecar still has its arena takes
-    what there is. The last block is the client's own patience: how long a start may take, how long an interpreter may be held by
-    `close()`, how often a silent sidecar is asked whether it lives while something is outstanding, and when it counts
-    as mute.
+    what there is. `index_ms`: how old a look-up's hit may be that asks no lane (0, the default: none may be; the load of a block
+    that another process removed meanwhile is NOT_FOUND).
+
+    The last block is the client's own patience: how long a start may take, how long an interpreter may be held by `close()`,
+    how often a silent sidecar is asked whether it lives while something is outstanding, and when it counts as mute.
     """
 
     mounts: Mapping[str, str | os.PathLike[str]]
@@ -37,6 +39,7 @@ class Options:
     stall_ms: int | None = None
     engine: Literal["threads", "aio"] | None = None
     lanes: int | None = None
+    index_ms: int | None = None
     stuck_max: int | None = None
     fsync: bool = False
     file_mode: int | None = None
@@ -70,13 +73,13 @@ class Options:
 
     def argv(self, arena_fd: int) -> list[str]:
         """The whole command line of the sidecar."""
-        command = list(self.command) if self.command is not None else [self._node(), str(self._main_js()), "serve"]
+        command = list(self.command) if self.command is not None else [self._node(), str(self._main_js()), *self._recorder(), "serve"]
         for name, root in self.mounts.items():
             # Made absolute by text alone: the sidecar runs in /, and a look at the path could hang.
             command += ["--mount", f"{name}={os.path.abspath(root)}"]
         command += ["--arena-fd", str(arena_fd), "--slot-bytes", str(self.slot_bytes)]
         command += ["--huge-pages", self.huge_pages, "--timeout-ms", str(self.timeout_ms)]
-        numbers = {"stall-ms": self.stall_ms, "lanes": self.lanes, "stuck-max": self.stuck_max, "engine": self.engine}
+        numbers = {"stall-ms": self.stall_ms, "lanes": self.lanes, "index-ms": self.index_ms, "stuck-max": self.stuck_max, "engine": self.engine}
         for option, value in numbers.items():
             if value is not None:
                 command += [f"--{option}", str(value)]
@@ -90,6 +93,11 @@ class Options:
         kept = {name: value for name, value in os.environ.items() if name.startswith("KVLANE_")}
         base = {"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8"}
         return {**base, **kept, **self.environment}
+
+    def _recorder(self) -> list[str]:
+        """`kvlane record` between us and the sidecar, if the environment asks for it: a bug report needs no change of an engine's options."""
+        file = os.environ.get("KVLANE_RECORD")
+        return ["record", os.path.abspath(file), "--"] if file else []
 
     def _node(self) -> str:
         named = self.node or os.environ.get("KVLANE_NODE")

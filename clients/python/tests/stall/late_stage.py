@@ -138,6 +138,12 @@ class Stage:
             return all(bytes(slot.view[:BLOCK_BYTES]) == payload(block) for block, slot in enumerate(slots))
 
 
+def root_is_settled(kv: Client) -> None:
+    """The first list of mounts makes every lane look at its root again. One that was to be warm would hang there, and no
+    byte of its block would ever come late."""
+    eventually(lambda: kv.stats()["mount_list_reads"] > 0, "the first list of mounts was read")
+
+
 def in_kernel(result: BlocksResult) -> list[int]:
     """The blocks whose slots the kernel kept."""
     return [failure.block for failure in result.failed if failure.slot == "quarantined"]
@@ -161,6 +167,7 @@ def staged(engine: Any, place: str, *, mute_ms: int) -> Iterator[Stage]:
         with Client(asked) as kv:
             assert kv.ready is not None and kv.ready["engine"] == engine, f"asked for {engine}: {kv.sidecar_log()}"
             stage = Stage(lab, kv, is_disk=is_disk)
+            root_is_settled(kv)
             stage.fill()
             assert stage.loads_every_block()
             try:

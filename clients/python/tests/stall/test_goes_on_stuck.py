@@ -35,6 +35,8 @@ class Pair:
         return ask([name], slots, namespace="leave", mount=mount, timeout_ms=timeout_ms)
 
     def fill(self) -> None:
+        known = lambda: self.kv.wait(self.kv.lookup(["00"], namespace="leave", mount="kv0", timeout_ms=10_000)).code != "MOUNT_SUSPENDED"  # noqa: E731
+        eventually(known, "the mount is known, which on a busy machine may be after ready")
         with self.kv.leasing(1, use="store", mount="kv0") as slots:
             assert self.kv.wait(self.kv.store(["00"], slots, namespace="leave", mount="kv0", timeout_ms=10_000)).ok
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import stall
-from late_stage import BLOCKS, CALM_MS, NAMESPACE, PATIENT_MS, TIMEOUT_MS, Stage, in_kernel
+from late_stage import BLOCKS, CALM_MS, NAMESPACE, PATIENT_MS, TIMEOUT_MS, Stage, in_kernel, root_is_settled
 from support import eventually
 
 from kvlane import Client, Options
@@ -50,6 +50,7 @@ def test_a_late_load_that_goes_round_never_reaches_its_slot(where: tuple[Any, st
 
 def late_load(stage: Stage, bounce: str) -> None:
     kv, keys = stage.kv, stage.keys
+    root_is_settled(kv)
     with kv.leasing(BLOCKS, use="store") as slots:
         for block, slot in enumerate(slots):
             slot.view[:] = payload(block)

@@ -93,12 +93,13 @@ def test_an_arena_that_does_not_hold_two_chunks_says_what_would() -> None:
 
 
 def test_the_clients_options_carry_what_was_asked() -> None:
-    asked = {"root": "/mnt/kv", "engine": "aio", "lanes": 3, "stall_ms": 70, "node": "/n", "huge_pages": "thp"}
+    asked = {"root": "/mnt/kv", "engine": "aio", "lanes": 3, "index_ms": 500, "stall_ms": 70, "node": "/n", "huge_pages": "thp"}
     options = ConnectorOptions.parse(asked)
     worker = options.to_client_options("worker", 8, 5000)
     assert dict(worker.mounts) == {"kv": "/mnt/kv"}
     assert (worker.slots, worker.slot_bytes) == (8, 8192)
     assert (worker.engine, worker.lanes, worker.stall_ms, worker.node, worker.create) == ("aio", 3, 70, "/n", True)
+    assert worker.index_ms == 500
     assert (worker.timeout_ms, worker.huge_pages) == (1500, "thp")
     scheduler = options.to_client_options("scheduler", 1, 4096)  # its arena holds next to nothing
     assert (scheduler.timeout_ms, scheduler.huge_pages) == (100, "off")

@@ -8,6 +8,7 @@ from support import eventually
 
 from kvlane.vllm import lookups
 from kvlane.vllm.claims import PAUSE_US, RESTARTS_MAX
+from kvlane.vllm.config import ConnectorOptions
 from kvlane.vllm.loads import STEPS_AFTER_DEADLINE
 from kvlane.vllm.messages import Staged, WorkerFacts
 
@@ -339,6 +340,44 @@ def test_while_its_own_mount_is_suspended_every_answer_is_no(engine: Engine) -> 
     eventually(lambda: engine.side.refusal_now(), "the event arrives")
     assert engine.ask(engine.arrive(Request("r", "ab"))) == (0, False)
     assert engine.store.count("lookup") == 0
+
+
+def probing(engine: Engine, state: str = "probing") -> None:
+    engine.fake.say(
+        {"event": "mount", "mount": "kv", "class": "metadata", "state": state, "was": "suspended", "reason": "test"}
+    )
+    link = engine.side._link
+    eventually(lambda: link.is_probing("metadata") == (state == "probing"), "the event arrives")
+
+
+def test_a_request_waits_for_a_mount_that_has_begun_to_answer(engine: Engine) -> None:
+    engine.have("ab")
+    probing(engine)
+    request = engine.arrive(Request("r", "ab"))
+    assert engine.ask(request) == (None, False)
+    assert engine.store.count("lookup") == 0, "it would be refused"
+    probing(engine, "ok")
+    assert engine.ask(request) == (None, False), "now it is looked up"
+    engine.stage(request)
+    assert engine.ask(request) == (2 * CHUNK, True)
+
+
+def test_a_request_waits_for_a_probed_mount_no_longer_than_its_budget(engine: Engine) -> None:
+    engine.have("ab")
+    probing(engine)
+    request = engine.arrive(Request("r", "ab"))
+    assert engine.ask(request) == (None, False)
+    engine.clock.pass_ms(ConnectorOptions(root="/nowhere").lookup_budget_ms)
+    assert engine.ask(request) == (0, False)
+
+
+def test_a_mount_that_is_suspended_again_is_not_waited_for(engine: Engine) -> None:
+    engine.have("ab")
+    probing(engine)
+    request = engine.arrive(Request("r", "ab"))
+    assert engine.ask(request) == (None, False)
+    probing(engine, "suspended")
+    assert engine.ask(request) == (0, False)
 
 
 def test_while_the_sidecar_is_gone_every_answer_is_no(engine: Engine) -> None:

@@ -106,6 +106,52 @@ def test_a_suspended_mount_is_not_even_asked(rig: Rig) -> None:
     stage(rig, 2, page(1))
 
 
+def breaker(rig: Rig, state: str) -> None:
+    rig.fake.say({"event": "mount", "mount": "kv", "class": "load", "state": state, "was": "suspended", "reason": "test"})
+    link = rig.side.link
+    eventually(lambda: link is not None and link.is_probing("load") == (state == "probing"), "the event arrives")
+
+
+def test_a_load_waits_for_a_mount_that_has_begun_to_answer(rig: Rig) -> None:
+    breaker(rig, "probing")
+    rig.step(loads=[load(1, "0a", "0b")])
+    rig.step()
+    assert rig.seen.staged == {} and rig.free_slots == 16
+    breaker(rig, "ok")
+    rig.step()
+    rig.land(page(1), page(2))
+    rig.until(lambda: rig.seen.staged)
+    assert rig.seen.staged == {1: {0: Staged(2)}}
+    rig.step(copies=[copy(1, 2, 5, 6)])
+    rig.until(lambda: rig.finished == ["r"])
+
+
+def test_a_load_waits_for_a_probed_mount_no_longer_than_its_deadline(rig: Rig) -> None:
+    breaker(rig, "probing")
+    rig.step(loads=[load(1, "0a", timeout_ms=30)])
+    rig.until(lambda: rig.seen.staged)
+    assert rig.seen.staged[1][0][:2] == (0, "DEADLINE_EXCEEDED")
+
+
+def test_a_load_that_waits_ends_when_the_mount_is_suspended_again(rig: Rig) -> None:
+    breaker(rig, "probing")
+    rig.step(loads=[load(1, "0a"), load(2, "0b", request="s")], copies=[copy(2, 1, 5, request="s")])
+    breaker(rig, "suspended")
+    rig.until(lambda: rig.seen.staged and rig.finished)
+    assert rig.seen.staged == {1: {0: Staged(0, "MOUNT_SUSPENDED")}}
+    assert rig.failed == ["s"] or rig.invalid == [5]
+
+
+def test_a_load_that_waits_can_be_dropped(rig: Rig) -> None:
+    breaker(rig, "probing")
+    rig.step(loads=[load(1, "0a")])
+    rig.step(drops=[1])
+    breaker(rig, "ok")
+    rig.step()
+    assert rig.seen.staged == {} and rig.free_slots == 16
+    stage(rig, 2, page(1))
+
+
 def test_a_silent_sidecar_costs_the_deadline_and_the_grace(rig: Rig) -> None:
     rig.step(loads=[load(1, "0a", "0b", timeout_ms=30)])
     rig.fake.expect("load")

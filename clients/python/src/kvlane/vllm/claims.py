@@ -59,7 +59,13 @@ class Claims:
     def begin(self, tracked: Tracked) -> None:
         """The look-up, as early as possible."""
         namespace = self._agreement.key_namespace
-        if tracked.lookup is not None or namespace is None or self._never(tracked) or self._not_now():
+        if (
+            tracked.lookup is not None
+            or namespace is None
+            or self._never(tracked)
+            or self._not_now()
+            or self._link.is_probing("metadata")
+        ):
             return
         if not self._lookups.is_full:
             tracked.keys.refresh(tracked.request.block_hashes)
@@ -79,7 +85,7 @@ class Claims:
             tracked.asked_us = self._now_us()
         is_late = self._now_us() >= tracked.asked_us + self._budget_us
         self.begin(tracked)
-        if tracked.lookup is None or not self._lookups.settled(tracked.lookup):
+        if tracked.lookup is None or not self._lookups.settled(tracked.lookup):  # also while the mount is probing
             return self._refuse(tracked) if is_late else ASK_AGAIN
         return self._start(tracked, computed, is_late)
 

@@ -72,6 +72,7 @@ class ConnectorOptions:
 
     engine: Literal["threads", "aio"] | None = None
     lanes: int | None = None
+    index_ms: int | None = None
     stall_ms: int | None = None
     node: str | None = None
     sidecar: str | None = None
@@ -105,7 +106,8 @@ class ConnectorOptions:
             "namespace": take.namespace(),
             "weights_version": take.text("weights_version"),
             "engine": take.one_of("engine", ("threads", "aio"), none=True),
-            "lanes": take.whole("lanes", 1, 1024, none=True),
+            "lanes": take.whole("lanes", 1, 64, none=True),
+            "index_ms": take.whole("index_ms", 0, 60_000, none=True),
             "stall_ms": take.whole("stall_ms", 1, 600_000, none=True),
             "node": take.text("node", none=True),
             "sidecar": take.text("sidecar", none=True),
@@ -162,6 +164,7 @@ class ConnectorOptions:
             stall_ms=self.stall_ms,
             engine=self.engine,
             lanes=self.lanes,
+            index_ms=self.index_ms,
             node=self.node,
             sidecar=self.sidecar,
         )

@@ -56,6 +56,11 @@ class Link:
             return "SATURATED" if self.client.state == "off" else SIDECAR_GONE
         return "MOUNT_SUSPENDED" if self._breaker.get(use) == "suspended" else None
 
+    def is_probing(self, use: str) -> bool:
+        """The mount has begun to answer and is used again, or not, within tens of milliseconds. Asked now the sidecar would refuse:
+        what can wait so long becomes a hit."""
+        return self.up and self._breaker.get(use) == "probing"
+
     def lease(self, count: int, use: SlotClass) -> list[Slot] | None:
         try:
             return self.client.try_lease(count, use=use)

@@ -73,12 +73,13 @@ class Staging:
             size = self._window if at_once else PIECE_CHUNKS_MAX
             for first in range(0, len(order.keys), size):
                 load.pieces.append(Piece(load, first, order.keys[first : first + size]))
-            slots = None if at_once else self._link.lease(len(order.keys), "load")
+            may_wait = at_once or self._link.is_probing("load")
+            slots = None if may_wait else self._link.lease(len(order.keys), "load")
             if slots is not None:
                 for piece in load.pieces:
                     piece.slots = slots[piece.first : piece.first + len(piece.keys)]
                     self._read(piece)
-            elif not at_once:
+            elif not may_wait:
                 refused = self._link.refusal("load") or "SATURATED"
         self._loads[order.load] = load
         if refused is not None:
@@ -195,7 +196,7 @@ class Staging:
 
     def _move(self, load: Load) -> None:
         for piece in load.pieces:
-            if piece.first < load.limit and load.copy is not None and not piece.slots and piece.landed is None:
+            if piece.first < load.limit and not piece.slots and piece.landed is None:
                 self._feed(load, piece)
         for piece in load.pieces:
             if piece.first >= load.limit:
@@ -206,9 +207,9 @@ class Staging:
             self._copy(load, load.copy)
 
     def _feed(self, load: Load, piece: Piece) -> None:
-        """A piece of a load that is copied as it lands: reads it as soon as there are slots."""
-        assert load.copy is not None
-        if piece.first >= load.copy.chunks or piece.copied:
+        """A piece that is not read yet, of a load that is copied as it lands or began while the mount was probing: reads it as soon as
+        there are slots and the mount is used."""
+        if piece.copied or (load.copy is not None and piece.first >= load.copy.chunks):
             return
         if self._now() >= load.deadline:
             load.cut(piece.first, "DEADLINE_EXCEEDED", "queue")
@@ -216,6 +217,8 @@ class Staging:
         refused = self._link.refusal("load")
         if refused is not None:
             load.cut(piece.first, refused, "")
+            return
+        if self._link.is_probing("load"):
             return
         slots = self._link.lease(len(piece.keys), "load")
         if slots is not None:

@@ -1,0 +1,169 @@
+"""The acceptance run on every file system that can be mounted here, and what each was seen to do.
+
+  npm run mounts                       what CI runs: ext4 xfs btrfs tmpfs overlay sshfs gluster crowd planted killed, in two minutes
+  npm run mounts -- sshfs crowd        only these
+  npm run mounts -- --full             longer hangs, both engines everywhere, every way to hang, and moosefs
+
+Each place: blocks there and back, replaced, removed, damaged, a full disk; then it is hung for real and healed, and left while it
+hangs. crowd: sidecars on several hosts, one shared store. planted: faults that the stories above must
+find. killed: a run that is killed while a mount hangs leaves nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import crowd
+import hosts
+import places
+import servers
+from acceptance import acceptance, checksums_skipped
+from checks import Checks
+from hang import hang, leaving, not_healed
+from hosts import CommandFailed, Host
+from killed import killed
+from places import Place
+from stage import ENGINES
+
+WORK = Path("/run/mounts")
+CI = (*places.LOCAL, "sshfs", "gluster", "crowd", "planted", "killed")
+ALL = (*CI, "moosefs")
+#: Whose acceptance runs with which engine in the short form, if not with threads.
+SHORT = {"ext4": ENGINES, "gluster": ENGINES[1:]}
+
+
+class Starting:
+    """A server that comes up while other places are looked at."""
+
+    def __init__(self, kind: str) -> None:
+        self.error: BaseException | None = None
+        self.server = servers.SERVERS[kind](WORK / kind)
+        self.thread = threading.Thread(target=self._up, daemon=True)
+        self.thread.start()
+
+    def _up(self) -> None:
+        try:
+            self.server.up()
+        except BaseException as error:
+            self.error = error
+
+    def get(self) -> servers.Server:
+        self.thread.join(180)
+        if self.error is not None:
+            raise self.error
+        if self.thread.is_alive():
+            raise CommandFailed(f"{self.server.kind}: the server is not up after 180 s")
+        return self.server
+
+
+class Run:
+    def __init__(self, checks: Checks, *, full: bool) -> None:
+        self.checks, self.full = checks, full
+        self.hold_s = 5.0 if full else 1.2
+        self.starting: dict[str, Starting] = {}
+        self.crowded = {"sshfs", "gluster"}
+
+    def start(self, kind: str) -> None:
+        lacking = servers.SERVERS[kind].lacking()
+        if lacking:
+            self.checks.skip(f"{kind}: {lacking}")
+        else:
+            self.starting[kind] = Starting(kind)
+
+    @contextlib.contextmanager
+    def place(self, name: str, *, impatient: bool = False) -> Iterator[Place]:
+        if name in places.LOCAL:
+            with places.local(name) as place:
+                yield place
+            return
+        host = Host(f"{name} client")
+        try:
+            with places.network(self.starting[name].get(), host, impatient=impatient) as place:
+                yield place
+        finally:
+            left = host.end()
+            self.checks.check(not left, f"{name}: no process is left on the host", left)
+
+    def one(self, name: str) -> None:
+        with self.checks.story(name), self.place(name) as place:
+            self.checks.fact(name, "version", place.version)
+            for engine in ENGINES if self.full else SHORT.get(name, ENGINES[:1]):
+                with self.checks.story(f"{name}, {engine}: acceptance"):
+                    acceptance(self.checks, place, engine)
+                    if place.host:
+                        shutil.rmtree(place.outside)  # their servers are small
+            # In the short form each way once, the engines in turn; a network is cut here, and drops its packets there.
+            ways = place.ways if self.full or place.host is None else [place.ways[0], place.ways[1 if name == "sshfs" else 2]]
+            for number, way in enumerate(ways):
+                for engine in ENGINES if self.full else (ENGINES[number % 2],):
+                    with self.checks.story(f"{name}, {engine}: {way.name}"):
+                        hang(self.checks, place, engine, way, self.hold_s)
+            for number, way in enumerate(place.ways if self.full else place.ways[:1]):
+                if not way.loads:
+                    continue
+                for engine in ENGINES if self.full else (ENGINES[(number + 1) % 2],):
+                    with self.checks.story(f"{name}, {engine}: leaving, {way.name}"):
+                        leaving(self.checks, place, engine, way)
+
+        if name in servers.SERVERS and self.full:
+            with self.checks.story(f"{name}, given up"), self.place(name, impatient=True) as place:
+                for engine in ENGINES:
+                    hang(self.checks, place, engine, place.ways[0], self.hold_s)
+
+    def planted(self) -> None:
+        with self.checks.story("planted"), self.place("ext4") as place:
+            with self.checks.planted("a sidecar that skips the checksum", "a flipped bit in a payload is found") as inner:
+                checksums_skipped(inner, place)
+            with self.checks.planted("a hang that is not healed", "healed: loads hit again") as inner:
+                not_healed(inner, place, place.ways[0])
+        with self.checks.planted("sidecars that skip the checksum, in a crowd", "never torn or another key's") as inner:
+            crowd.vandalised(inner)
+        with self.checks.planted("stores that are answered and not done, in a crowd", "by the ledger no answer is wrong") as inner:
+            crowd.forgetful(inner)
+
+    def end(self) -> None:
+        for kind, one in self.starting.items():
+            left = one.server.host.end()
+            self.checks.check(not left, f"{kind}: no process is left on the server", left)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(usage=__doc__)
+    parser.add_argument("names", nargs="*", choices=[[], *ALL], default=[])
+    parser.add_argument("--full", action="store_true")
+    options = parser.parse_args()
+    names = options.names or (ALL if options.full else CI)
+    checks = Checks()
+    run = Run(checks, full=options.full)
+    hosts.make_switch()
+    try:
+        for kind in servers.SERVERS:
+            if kind in names or (kind == "sshfs" and "crowd" in names) or (kind == "gluster" and "crowd" in names):
+                run.start(kind)
+        refused = ", ".join(f"{kind} {said}" for kind, said in places.what_kernel_refuses().items())
+        checks.say(f"the kernel's own network file systems, as mount(2) answers: {refused}")
+        for name in names:
+            if name in places.LOCAL or (name in servers.SERVERS and name in run.starting):
+                run.one(name)
+        if "crowd" in names:
+            crowd.crowds(run)
+        if "planted" in names:
+            run.planted()
+        if "killed" in names:
+            with checks.story("killed"):
+                killed(checks)
+    finally:
+        run.end()
+    print(f"took {time.monotonic() - checks.began:.0f} s")
+    return checks.finish()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
