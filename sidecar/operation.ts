@@ -22,6 +22,14 @@ export interface Owner {
   returned?(operation: Operation, done: Done): void;
 }
 
+/** What is asked of the kinds that keep a store in order, and of a remove with conditions, besides namespace, hex and names; as in OpSpec. */
+export type Asked =
+  | { path: string; cookie: string; entriesMax: number }
+  | { path: string; inode: string; changedNs: string; fence: string }
+  | { inode?: string; modifiedNs?: string; fence?: string }
+  | { olderUs: number }
+  | { action: 'look' | 'take' | 'renew' | 'leave'; number: number; text: string };
+
 const NO_NAMES: readonly string[] = [];
 
 export class Operation {
@@ -61,6 +69,8 @@ export class Operation {
   text = '';
   olderUs = 0; // tidy
   flag = false; // identify: create; namespace: bump
+  /** Of list, remove_file, touch, lease and remove. Goes over by submit(); submitBlocks() knows nothing of it. */
+  asked: Asked | null = null;
 
   constructor(kind: Kind, mount: Mount, group: LaneGroup | null, pool: number, owner: Owner, index: number, deadlineUs: number) {
     this.kind = kind;
