@@ -39,6 +39,7 @@ std::unique_ptr<BlockWork> make_identify(std::shared_ptr<Operation> operation);
 std::unique_ptr<BlockWork> make_name_space(std::shared_ptr<Operation> operation);
 std::unique_ptr<BlockWork> make_tidy(std::shared_ptr<Operation> operation);
 std::unique_ptr<BlockWork> make_probe(std::shared_ptr<Operation> operation);
+std::unique_ptr<BlockWork> make_survey(std::shared_ptr<Operation> operation);
 
 // header, payload, zero padding: the parts of one block file in one transfer. The last partial page
 // goes through `tail`, so that no byte outside of [memory, memory + bytes) is read or written.
@@ -51,5 +52,8 @@ int open_directory(LaneContext& lane, Operation& operation, int root, const std:
 uint32_t directory_mode(uint32_t file_mode);
 
 uint64_t unix_us();
+
+// The name that mount(8) uses for what statfs calls by a number; the number in hexadecimal where we know none.
+std::string fs_name(uint64_t magic);
 
 }  // namespace kvlane

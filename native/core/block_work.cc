@@ -23,6 +23,7 @@ std::unique_ptr<BlockWork> make_block_work(std::shared_ptr<Operation> operation)
         case Kind::name_space: return make_name_space(std::move(operation));
         case Kind::tidy: return make_tidy(std::move(operation));
         case Kind::probe: return make_probe(std::move(operation));
+        case Kind::survey: return make_survey(std::move(operation));
     }
     __builtin_unreachable();
 }

@@ -136,6 +136,10 @@ int64_t LaneContext::entries(Operation& operation, int fd, void* to, size_t byte
     return guarded(operation, Phase::open, Syscall::getdents64, [&] { return file_system_.entries(fd, to, bytes); });
 }
 
+int LaneContext::room(Operation& operation, int fd, FileSystemRoom& out) {
+    return as_int(guarded(operation, Phase::stat, Syscall::fstatfs, [&] { return file_system_.room(fd, out); }));
+}
+
 int LaneContext::drop_direct(Operation& operation, int fd) {
     return as_int(watched(operation, Phase::open, Syscall::fcntl, [&] { return file_system_.drop_direct(fd); }));
 }

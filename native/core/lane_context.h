@@ -91,6 +91,7 @@ class LaneContext {
     int make_directory(Operation& operation, int directory, const char* name, uint32_t mode);
     int remove_directory(Operation& operation, int directory, const char* name);
     int64_t entries(Operation& operation, int fd, void* to, size_t bytes);  // linux_dirent64
+    int room(Operation& operation, int fd, FileSystemRoom& out);
     // Allowed for every operation, in any state: they only undo what it did itself.
     int drop_direct(Operation& operation, int fd);
     int unlink_own(Operation& operation, int directory, const char* name);

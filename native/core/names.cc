@@ -18,6 +18,7 @@ const char* kind_name(Kind kind) {
         case Kind::name_space: return "namespace";
         case Kind::tidy: return "tidy";
         case Kind::probe: return "probe";
+        case Kind::survey: return "survey";
     }
     return "unknown";
 }

@@ -93,6 +93,7 @@ class OneBlock final : public FileSystem {
     int close(int) override { return --open_descriptors, 0; }
     int drop_direct(int) override { return 0; }
     int fs_type(int, uint64_t&) override { return -ENOSYS; }
+    int room(int, FileSystemRoom&) override { return -ENOSYS; }
     int64_t pwritev(int, const iovec*, int, int64_t) override { wrong("a load writes"); }
     int fsync(int) override { wrong("a load forces something out"); }
     int rename(int, const char*, int, const char*, uint32_t) override { wrong("a load changes a name"); }
