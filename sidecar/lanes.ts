@@ -251,7 +251,7 @@ export class Lanes {
       case 'lookup':
         return { id, kind: 'lookup', mount, rootGeneration, deadlineUs, namespace, names: operation.names };
       case 'remove':
-        return { id, kind: 'remove', mount, rootGeneration, deadlineUs, namespace, hex };
+        return { id, kind: 'remove', mount, rootGeneration, deadlineUs, namespace, hex, ...operation.asked };
       case 'aside':
         return { id, kind: 'aside', mount, rootGeneration, deadlineUs, namespace, hex, inode: operation.inode, fileMode };
       case 'identify':
@@ -262,6 +262,12 @@ export class Lanes {
         return { id, kind: 'tidy', mount, rootGeneration, deadlineUs, olderUs: operation.olderUs, fileMode };
       case 'probe':
         return { id, kind: 'probe', mount, rootGeneration, deadlineUs, probeClass: operation.group!.laneClass, fileMode };
+      case 'list':
+      case 'verify':
+      case 'remove_file':
+      case 'touch':
+      case 'lease':
+        return { id, kind: operation.kind, mount, rootGeneration, deadlineUs, namespace, hex, names: operation.names, fileMode, ...operation.asked } as OpSpec;
     }
   }
 }
