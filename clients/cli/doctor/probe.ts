@@ -1,4 +1,6 @@
 // probe.ts — what the steps of a survey mean for a cache. Pure: steps in, findings and times out.
+import { getSystemErrorName } from 'node:util';
+import { quoted } from '../completion/quoted.ts';
 import { count, duration, size } from '../text/units.ts';
 import { found } from './findings.ts';
 import type { Finding } from './findings.ts';
@@ -53,7 +55,7 @@ export function surveyFindings(directory: string, survey: Survey): Finding[] {
   if (passed('exclusive') && of('exclusive').exclusive_rename === false) findings.push(found('probe.exclusive-rename', 'note', 'no exclusive rename (RENAME_NOREPLACE); a link serves instead', 'files of removed blocks are not used again (--recycle)'));
   if (passed('unlinked')) findings.push(...unlinked(of('unlinked')));
   if (survey.aio?.works === false) findings.push(found('probe.aio', 'note', `the kernel gives a lane no native AIO: ${survey.aio.notices.join('; ') || 'it does not say why'}`, 'the engine threads, which is used unless told otherwise, needs none', 'leave --engine as it is'));
-  if (survey.left && survey.hung === null) findings.push(found('probe.left', 'warn', `${directory}/${survey.own} is still there`, whyLeft(survey), `rm -r ${quoted(`${directory}/${survey.own}`)}`));
+  if (survey.left && survey.hung === null) findings.push(found('probe.left', 'warn', `${directory}/${survey.own} is still there`, whyLeft(survey), `rm -r ${asWord(`${directory}/${survey.own}`)}`));
   return findings;
 }
 
@@ -71,7 +73,7 @@ function troubled({ trouble }: Survey): Finding {
 function hung(directory: string, { hung: call, own, left, pid }: Survey): Finding {
   const { step, syscall, tid, forMs, kernel } = call!;
   const where = kernel.length === 0 ? '' : `, in the kernel in ${kernel.join(' < ')}`;
-  const rest = left ? ` It then removes ${directory}/${own}; by hand: rm -r ${quoted(`${directory}/${own}`)}` : '';
+  const rest = left ? ` It then removes ${directory}/${own}; by hand: rm -r ${asWord(`${directory}/${own}`)}` : '';
   return found('probe.hung', 'bad', `the mount does not answer: ${DOES[step]} (${syscall}) has not returned for ${duration(forMs)} (thread ${tid} of process ${pid}${where})`,
     `an engine that reads it itself would hang now. Process ${pid} stays until the kernel gives the call back: nothing can end it before.${rest}`,
     'see to the server, the daemon or the disk, then run doctor again');
@@ -82,30 +84,33 @@ const DOES: Record<StepEnd['step'], string> = {
   exclusive: 'an exclusive rename', unlinked: 'removing a file that is open', list: 'listing a directory', clean: 'removing what was made',
 };
 
-/** What to do, by errno on Linux. */
-const CURES: Record<number, readonly [name: string, todo: string]> = {
-  1: ['EPERM', 'run the engine as the owner of the directory; lsattr -d DIR shows whether it is immutable'],
-  2: ['ENOENT', 'mkdir DIR, after the file system is mounted'],
-  5: ['EIO', 'dmesg says more: the device or the server failed'],
-  13: ['EACCES', 'chown the directory to the user of the engine, or give it mode 0770 and a common group (--file-mode 0660)'],
-  20: ['ENOTDIR', 'give the directory, not a file in it'],
-  22: ['EINVAL', 'this file system does not know a call that kvlane needs: use another one'],
-  28: ['ENOSPC', 'df -h DIR; df -i DIR: give it room'],
-  30: ['EROFS', 'mount -o remount,rw; if it became read-only by itself, dmesg says why'],
-  38: ['ENOSYS', 'this file system does not know a call that kvlane needs: use another one'],
-  95: ['EOPNOTSUPP', 'this file system does not know a call that kvlane needs: use another one'],
-  107: ['ENOTCONN', 'the daemon of this FUSE mount has died: fusermount3 -u DIR, and mount it anew'],
-  116: ['ESTALE', 'the server has another file system there by now: umount, and mount it anew'],
-  122: ['EDQUOT', 'quota -s: raise the quota, or use another user'],
+const CURES: Record<string, string> = {
+  EPERM: 'run the engine as the owner of the directory; lsattr -d DIR shows whether it is immutable',
+  ENOENT: 'mkdir DIR, after the file system is mounted',
+  EIO: 'dmesg says more: the device or the server failed',
+  EACCES: 'chown the directory to the user of the engine, or give it mode 0770 and a common group (--file-mode 0660)',
+  ENOTDIR: 'give the directory, not a file in it',
+  EINVAL: 'this file system does not know a call that kvlane needs: use another one',
+  ENOSPC: 'df -h DIR; df -i DIR: give it room',
+  EROFS: 'mount -o remount,rw; if it became read-only by itself, dmesg says why',
+  ENOSYS: 'this file system does not know a call that kvlane needs: use another one',
+  EOPNOTSUPP: 'this file system does not know a call that kvlane needs: use another one',
+  ENOTCONN: 'the daemon of this FUSE mount has died: fusermount3 -u DIR, and mount it anew',
+  ESTALE: 'the server has another file system there by now: umount, and mount it anew',
+  EDQUOT: 'quota -s: raise the quota, or use another user',
 };
 
 function failed(directory: string, { step, status, errno, facts }: StepEnd): Finding {
   const detail = facts.detail ?? '';
   if (status === 'expired') return found(`probe.${step}`, 'bad', `${DOES[step]} was not done in time`, 'each call came back, but all together took too long: the mount is far slower than a cache may be', 'kvlane doctor --timeout-s 60 shows how slow');
   if (status === 'corrupt') return found(`probe.${step}`, 'bad', `the file system does not keep its word: ${detail}`, 'every block would be a miss, or names would be taken twice', 'use another file system for the cache');
-  if (status === 'not_found') return found(`probe.${step}`, 'bad', detail, 'the file system may not be mounted', (CURES[errno]?.[1] ?? 'mkdir DIR').replaceAll('DIR', quoted(directory)));
-  const [name, todo] = CURES[errno] ?? [errno === 0 ? status : `errno ${errno}`, 'dmesg may say more'];
-  return found(`probe.${step}`, 'bad', `${detail || DOES[step]}: ${name}`, 'nothing can be stored there as it is', todo.replaceAll('DIR', quoted(directory)));
+  if (status === 'not_found') return found(`probe.${step}`, 'bad', detail, 'the file system may not be mounted', (CURES[nameOf(errno)] ?? CURES['ENOENT']!).replaceAll('DIR', asWord(directory)));
+  const name = errno === 0 ? status : nameOf(errno);
+  return found(`probe.${step}`, 'bad', `${detail || DOES[step]}: ${name}`, 'nothing can be stored there as it is', (CURES[name] ?? 'dmesg may say more').replaceAll('DIR', asWord(directory)));
+}
+
+function nameOf(errno: number): string {
+  return errno === 0 ? '' : getSystemErrorName(-errno);
 }
 
 function room({ block_bytes: unit = 0, blocks = 0, blocks_free: free = 0, inodes = 0, inodes_free: inodesFree = 0 }: Facts): Finding[] {
@@ -159,9 +164,10 @@ function unlinked({ readable, renamed_instead: renamed }: Facts): Finding[] {
 
 function whyLeft({ ends }: Survey): string {
   const end = ends.find((one) => one.step === 'clean');
-  return end === undefined || end.status === 'ok' ? '' : `it could not be removed: ${end.facts.detail ?? ''} (errno ${end.errno})`;
+  return end === undefined || end.status === 'ok' ? '' : `${end.facts.detail ?? 'it could not be removed'}: ${nameOf(end.errno) || end.status}`;
 }
 
-function quoted(path: string): string {
-  return /^[\w@%+=:,./-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`;
+/** As people write it where they may. */
+function asWord(path: string): string {
+  return /^[\w@%+=:,./-]+$/.test(path) ? path : quoted(path);
 }

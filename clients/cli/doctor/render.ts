@@ -46,8 +46,8 @@ export function asText(report: Report, colours: Colours): string {
   }
   if (report.measures.length > 0) {
     lines.push('', 'the probe, in time for one call:');
-    const ms = (us: number): string => duration(us / 1000);
-    lines.push(...columns([['', 'calls', 'least', 'median', 'most'], ...report.measures.map((one) => [one.name, String(one.calls), ms(one.leastUs), ms(one.medianUs), ms(one.mostUs)])]));
+    const time = (us: number): string => (us < 1000 ? `${us} µs` : duration(us / 1000));
+    lines.push(...columns([['', 'calls', 'least', 'median', 'most'], ...report.measures.map((one) => [one.name, String(one.calls), time(one.leastUs), time(one.medianUs), time(one.mostUs)])]));
   }
   return `${lines.join('\n')}\n`;
 }
