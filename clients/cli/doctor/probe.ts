@@ -1,5 +1,5 @@
 // probe.ts — what the steps of a survey mean for a cache. Pure: steps in, findings and times out.
-import { getSystemErrorName } from 'node:util';
+import { errnoName } from '../../../sidecar/errno.ts';
 import { quoted } from '../completion/quoted.ts';
 import { count, duration, size } from '../text/units.ts';
 import { found } from './findings.ts';
@@ -95,6 +95,7 @@ const CURES: Record<string, string> = {
   EROFS: 'mount -o remount,rw; if it became read-only by itself, dmesg says why',
   ENOSYS: 'this file system does not know a call that kvlane needs: use another one',
   EOPNOTSUPP: 'this file system does not know a call that kvlane needs: use another one',
+  ENOTSUP: 'this file system does not know a call that kvlane needs: use another one',
   ENOTCONN: 'the daemon of this FUSE mount has died: fusermount3 -u DIR, and mount it anew',
   ESTALE: 'the server has another file system there by now: umount, and mount it anew',
   EDQUOT: 'quota -s: raise the quota, or use another user',
@@ -110,7 +111,7 @@ function failed(directory: string, { step, status, errno, facts }: StepEnd): Fin
 }
 
 function nameOf(errno: number): string {
-  return errno === 0 ? '' : getSystemErrorName(-errno);
+  return errno === 0 ? '' : errnoName(errno);
 }
 
 function room({ block_bytes: unit = 0, blocks = 0, blocks_free: free = 0, inodes = 0, inodes_free: inodesFree = 0 }: Facts): Finding[] {
