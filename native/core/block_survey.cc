@@ -203,11 +203,7 @@ class SurveyWork final : public Steps {
         Buffer buffer;
         if (!each_piece([&](const char* name, uint64_t offset, size_t bytes) {
                 fill(buffer.data(), offset, bytes);
-                int64_t moved = piece(Syscall::pwritev, name, buffer.data(), bytes, offset);
-                if (moved == -EINVAL && direct_ && lane_->drop_direct(op_, file_) >= 0) {
-                    direct_ = false;
-                    moved = piece(Syscall::pwritev, name, buffer.data(), bytes, offset);
-                }
+                const int64_t moved = piece(Syscall::pwritev, name, buffer.data(), bytes, offset);
                 if (moved == static_cast<int64_t>(bytes)) return true;
                 ends(moved < 0 ? moved : -EIO, Phase::write, at("a write", offset, moved, bytes));
                 return false;
@@ -229,11 +225,7 @@ class SurveyWork final : public Steps {
         Buffer wanted;
         if (!each_piece([&](const char* name, uint64_t offset, size_t bytes) {
                 std::memset(buffer.data(), 0, bytes);
-                int64_t moved = piece(Syscall::preadv, name, buffer.data(), bytes, offset);
-                if (moved == -EINVAL && direct_ && lane_->drop_direct(op_, file_) >= 0) {
-                    direct_ = false;
-                    moved = piece(Syscall::preadv, name, buffer.data(), bytes, offset);
-                }
+                const int64_t moved = piece(Syscall::preadv, name, buffer.data(), bytes, offset);
                 if (moved < 0) {
                     ends(moved, Phase::read, at("a read", offset, moved, bytes));
                     return false;
@@ -330,10 +322,23 @@ class SurveyWork final : public Steps {
 
     // ---- their parts ----
 
-    int64_t piece(Syscall call, const char* name, void* memory, size_t bytes, uint64_t offset) {
-        const auto at = static_cast<int64_t>(offset);
-        return timed(name, [&] {
-            return call == Syscall::pwritev ? lane_->write(op_, Phase::write, file_, memory, bytes, at) : lane_->read(op_, Phase::read, file_, memory, bytes, at);
+    // As often as it takes: a call may move less, as it does before a full disk says so. Less than wanted at the end: nothing more came.
+    int64_t piece(Syscall call, const char* name, std::byte* memory, size_t bytes, uint64_t offset) {
+        return timed(name, [&]() -> int64_t {
+            size_t done = 0;
+            while (done < bytes) {
+                const auto at = static_cast<int64_t>(offset + done);
+                const int64_t moved = call == Syscall::pwritev ? lane_->write(op_, Phase::write, file_, memory + done, bytes - done, at)
+                                                               : lane_->read(op_, Phase::read, file_, memory + done, bytes - done, at);
+                if (moved == -EINVAL && direct_ && lane_->drop_direct(op_, file_) >= 0) {
+                    direct_ = false;
+                    continue;
+                }
+                if (moved < 0) return moved;
+                if (moved == 0 || moved > static_cast<int64_t>(bytes - done)) return moved == 0 ? static_cast<int64_t>(done) : -EIO;
+                done += static_cast<size_t>(moved);
+            }
+            return static_cast<int64_t>(done);
         });
     }
 
