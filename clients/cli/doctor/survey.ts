@@ -5,7 +5,7 @@ import { promises as fs } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { thisLauncher } from '../console/link.ts';
 import { kernelPlaces } from '../top/kernel.ts';
-import { CLEAN_MS_MAX, HUNG_AFTER_MS } from './survey_process.ts';
+import { CLEAN_MS_MAX, HUNG_AFTER_MS, YOUNG_MS } from './survey_process.ts';
 import { ownDirectory } from './survey_words.ts';
 import type { Hung, StepEnd, Word } from './survey_words.ts';
 
@@ -63,7 +63,7 @@ export function survey(directory: string, timeoutMs: number): Promise<Survey> {
       switch (word.said) {
         case 'ready':
           clearTimeout(clock);
-          clock = setTimeout(mute, timeoutMs + HUNG_AFTER_MS + CLEAN_MS_MAX + SLACK_MS);
+          clock = setTimeout(mute, timeoutMs + HUNG_AFTER_MS + CLEAN_MS_MAX + 2 * YOUNG_MS + SLACK_MS);
           break;
         case 'step':
           result.ends.push(word.end);

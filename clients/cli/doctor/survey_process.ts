@@ -11,6 +11,8 @@ type Done = NativeEvent & { type: 'done' };
 
 /** A call that was begun before the deadline may come back just after it, and then it is the step that has ended, and says so. */
 export const HUNG_AFTER_MS = 100;
+/** A call that is younger when the time is over may still come back: then it is slow, and does not hang. As serve's --stall-ms. */
+export const YOUNG_MS = 1_000;
 /** For removing what was made, after the deadline too. */
 export const CLEAN_MS_MAX = 1_000;
 /** For a lane of the engine aio, and the step `root` on it. */
@@ -51,6 +53,7 @@ class SurveyRun {
   #nextId = 1;
   #step: SurveyStep = 'root';
   #toldHung = false;
+  #over: NodeJS.Timeout | undefined;
 
   constructor(native: Native, directory: string, name: string) {
     this.#native = native;
@@ -72,7 +75,7 @@ class SurveyRun {
   /** True: what was made is still there. */
   async run(timeoutMs: number): Promise<boolean> {
     const deadlineUs = this.#native.nowUs() + timeoutMs * 1000;
-    let watch = this.#watch(timeoutMs + HUNG_AFTER_MS);
+    this.#watch(timeoutMs + HUNG_AFTER_MS);
     let touched = false;
     let written = false;
     for (const step of STEPS) {
@@ -83,24 +86,23 @@ class SurveyRun {
       if (end.status === 'expired' || (end.status !== 'ok' && (step === 'root' || step === 'make'))) break;
       if (this.#toldHung) break;
     }
-    if (!touched) {
-      clearTimeout(watch);
-      return false;
-    }
-    clearTimeout(watch);
-    watch = this.#watch(CLEAN_MS_MAX);
+    clearTimeout(this.#over);
+    if (!touched) return false;
+    this.#watch(CLEAN_MS_MAX);
     const cleaned = await this.#try('clean', 0);
-    clearTimeout(watch);
+    clearTimeout(this.#over);
     if (cleaned.status === 'ok' && !this.#toldHung) await this.#tryAio();
     return cleaned.status !== 'ok';
   }
 
-  #watch(ms: number): NodeJS.Timeout {
-    return setTimeout(() => {
+  #watch(ms: number, grantedMs = YOUNG_MS): void {
+    this.#over = setTimeout(() => {
       if (this.#toldHung) return;
-      this.#toldHung = true;
       const call = this.#native.stuck(true).find((one) => one.kind === 'survey');
-      say({ said: 'hung', hung: { step: this.#step, syscall: call?.syscall ?? 'none', tid: call?.tid ?? 0, forMs: (call?.forUs ?? 0) / 1000 } });
+      const forMs = (call?.forUs ?? 0) / 1000;
+      if (call !== undefined && forMs < YOUNG_MS && grantedMs > 0) return this.#watch(Math.min(grantedMs, YOUNG_MS - forMs) + 1, 0);
+      this.#toldHung = true;
+      say({ said: 'hung', hung: { step: this.#step, syscall: call?.syscall ?? 'none', tid: call?.tid ?? 0, forMs } });
     }, ms);
   }
 
