@@ -28,11 +28,12 @@ export interface Survey {
   pid: number;
 }
 
-export function survey(directory: string, timeoutMs: number): Promise<Survey> {
+/** `launcher`, `startMs`: for tests. */
+export function survey(directory: string, timeoutMs: number, launcher = thisLauncher(), startMs = START_MS_MAX): Promise<Survey> {
   const name = `${process.pid}-${randomBytes(4).toString('hex')}`;
   const result: Survey = { ends: [], hung: null, aio: null, trouble: null, left: false, own: ownDirectory(name), pid: 0 };
   // A group of its own, so that a ctrl-C leaves it the time to remove what it made; and nothing of it on any mount.
-  const child = spawn(process.execPath, [thisLauncher(), 'doctor-survey', directory, '--name', name, '--timeout-ms', String(timeoutMs)], {
+  const child = spawn(process.execPath, [launcher, 'doctor-survey', directory, '--name', name, '--timeout-ms', String(timeoutMs)], {
     stdio: ['ignore', 'pipe', 'pipe'],
     cwd: '/',
     detached: true,
@@ -58,7 +59,7 @@ export function survey(directory: string, timeoutMs: number): Promise<Survey> {
       result.left = result.ends.some((end) => end.step === 'root' && end.status === 'ok');
       trouble('MUTE', `the process that touches the mount (${result.pid}) says nothing more`);
     };
-    let clock = setTimeout(mute, START_MS_MAX);
+    let clock = setTimeout(mute, startMs);
     const hear = (word: Word): void => {
       switch (word.said) {
         case 'ready':
@@ -87,7 +88,13 @@ export function survey(directory: string, timeoutMs: number): Promise<Survey> {
           settle();
       }
     };
-    createInterface({ input: child.stdout }).on('line', (line) => hear(JSON.parse(line) as Word));
+    createInterface({ input: child.stdout }).on('line', (line) => {
+      try {
+        hear(JSON.parse(line) as Word);
+      } catch {
+        trouble('GARBLED', `the process that touches the mount said ${JSON.stringify(line.slice(0, 200))}`);
+      }
+    });
     child.stderr.setEncoding('utf8').on('data', (text: string) => (errors = `${errors}${text}`.slice(-STDERR_BYTES_MAX)));
     child.once('error', (error) => trouble('NOT_STARTED', `the process that touches the mount cannot be started: ${error.message}`));
     child.once('close', (code, signal) => trouble('ENDED', `the process that touches the mount ended with ${signal ?? `status ${code}`}${errors === '' ? '' : `: ${errors.trim()}`}`));
