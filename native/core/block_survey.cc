@@ -174,6 +174,11 @@ class SurveyWork final : public Steps {
         if (store == -call_refused) return ends(store, Phase::open, "");
         tell("store", store >= 0);
         shut(store);
+        std::vector<std::string> names;
+        if (list_names(root_, names) == -call_refused) return ends(-call_refused, Phase::open, "");
+        uint64_t others = 0;  // of doctors that were killed, or that run or hang just now
+        for (const std::string& name : names) others += name.starts_with(directory_prefix) ? 1 : 0;
+        tell("other_doctors", others);
         ends(0, Phase::stat, "");
     }
 
@@ -287,7 +292,7 @@ class SurveyWork final : public Steps {
         if (back == -call_refused) return ends(back, Phase::read, "");
         tell("readable", back == static_cast<int64_t>(small_bytes));
         std::vector<std::string> names;
-        const int64_t listed = list_names(names);
+        const int64_t listed = list_names(directory_, names);
         if (listed < 0) return ends(listed, Phase::open, "the directory cannot be listed");
         bool renamed = false;
         for (const std::string& name : names) renamed = renamed || name.starts_with(".nfs") || name.starts_with(".fuse_hidden");
@@ -298,7 +303,7 @@ class SurveyWork final : public Steps {
     void list() {
         if (!open_directory()) return;
         std::vector<std::string> names;
-        const int64_t listed = list_names(names);
+        const int64_t listed = list_names(directory_, names);
         if (listed < 0) return ends(listed, Phase::open, "the directory cannot be listed");
         for (const std::string& name : names) {
             if (name == block_name) return ends(0, Phase::open, "");
@@ -380,8 +385,8 @@ class SurveyWork final : public Steps {
         return found;
     }
 
-    int64_t list_names(std::vector<std::string>& names) {
-        int fd = lane_->open(op_, directory_, ".", O_RDONLY | O_DIRECTORY);
+    int64_t list_names(int directory, std::vector<std::string>& names) {
+        int fd = lane_->open(op_, directory, ".", O_RDONLY | O_DIRECTORY);
         if (fd < 0) return fd;
         int64_t got = 0;
         while ((got = timed("getdents64", [&] { return lane_->entries(op_, fd, lane_->tail_page(), page_bytes); })) > 0 && names.size() < names_max) {
@@ -398,7 +403,7 @@ class SurveyWork final : public Steps {
         return got;
     }
 
-    static constexpr size_t names_max = 1'024;  // of a directory in which we made three
+    static constexpr size_t names_max = 1'024;  // about: of our own directory, with three, and of a root that may be anything
 
     LaneContext* lane_ = nullptr;
     std::string directory_name_;

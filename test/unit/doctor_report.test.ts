@@ -55,6 +55,7 @@ test.each<[string, Survey, string, Level, RegExp]>([
   ['just enough inodes', facts('root', { inodes_free: FREE_INODES_MIN }), 'probe.inodes', 'ok', /10000/],
   ['too few inodes', facts('root', { inodes_free: FREE_INODES_MIN - 1 }), 'probe.inodes', 'warn', /9999/],
   ['no store yet', facts('root', { store: false }), 'probe.store', 'note', /--create/],
+  ['what other doctors left', facts('root', { other_doctors: 2 }), 'probe.other-doctors', 'note', /2 directories of other doctors: each was killed.*rm -r \/mnt\/cache\/\.kvlane-doctor-\*/s],
   ['blocks that come in time', facts('read', { us: { 'preadv 1 MiB': [BLOCK_MS_MAX * 1000] } }), 'probe.reads', 'ok', /500 ms/],
   ['blocks that do not', facts('read', { us: { 'preadv 1 MiB': [BLOCK_MS_MAX * 1000 + 1] } }), 'probe.reads', 'warn', /--timeout-ms/],
   ['a call over the stall time', facts('write', { us: { fsync: [STALL_MS * 1000 + 1] } }), 'probe.slowest', 'warn', /one call of fsync took 1 s.*--stall-ms/s],

@@ -49,7 +49,7 @@ export function surveyFindings(directory: string, survey: Survey): Finding[] {
   for (const end of survey.ends) {
     if (end.step !== 'clean' && end.status !== 'ok' && end.step !== survey.hung?.step) findings.push(failed(directory, end));
   }
-  if (passed('root')) findings.push(...room(of('root')), storeThere(of('root').store === true));
+  if (passed('root')) findings.push(...room(of('root')), storeThere(of('root').store === true), ...otherDoctors(directory, of('root').other_doctors ?? 0));
   if (passed('make')) findings.push(direct(of('make'), of('write'), of('read')));
   if (passed('read')) findings.push(...times(measuresOf(survey.ends)));
   if (passed('exclusive') && of('exclusive').exclusive_rename === false) findings.push(found('probe.exclusive-rename', 'note', 'no exclusive rename (RENAME_NOREPLACE); a link serves instead', 'files of removed blocks are not used again (--recycle)'));
@@ -128,6 +128,11 @@ function room({ block_bytes: unit = 0, blocks = 0, blocks_free: free = 0, inodes
 
 function storeThere(there: boolean): Finding {
   return there ? found('probe.store', 'ok', 'a store is there (kvlane.json)') : found('probe.store', 'note', 'no store is there yet', 'kvlane serve wants one, so that it never fills a directory whose file system is not mounted', 'kvlane serve --create, once, when it is mounted');
+}
+
+function otherDoctors(directory: string, n: number): Finding[] {
+  if (n === 0) return [];
+  return [found('probe.other-doctors', 'note', `${count(n, 'directory', 'directories')} of other doctors: ${n === 1 ? 'it' : 'each'} was killed, or runs or hangs just now`, 'a doctor that hangs removes what it made when its call comes back', `if none runs (pgrep -f doctor-survey, on every host): rm -r ${asWord(directory)}/.kvlane-doctor-*`)];
 }
 
 function direct(made: Facts, written: Facts, read: Facts): Finding {

@@ -27,6 +27,8 @@ export interface Facts {
   inodes?: number;
   inodes_free?: number;
   store?: boolean;
+  /** Directories of other doctors, among the first thousand names. */
+  other_doctors?: number;
   direct?: boolean;
   direct_align?: number;
   direct_align_tried?: number;

@@ -71,7 +71,10 @@ TEST("the first step of a survey says where the directory is, on what, with how 
     TestStore::write_file(store.root + "/real/kvlane.json", "{}");
     auto again = step(store, "root");
     again->mount = op->mount;
-    CHECK_EQUAL(fact(store.run(again), "store"), "true");
+    std::filesystem::create_directory(store.root + "/real/.kvlane-doctor-9-99");
+    const Result told = store.run(again);
+    CHECK_EQUAL(fact(told, "store"), "true");
+    CHECK_EQUAL(fact(result, "other_doctors") + fact(told, "other_doctors"), "01");
 }
 
 TEST("a survey touches nothing of a store that is there") {
