@@ -154,7 +154,12 @@ export type OpSpec = { id: number; mount: number; rootGeneration: number; /** 0:
    * and the text's number is his.
    */
   | { kind: 'lease'; action: 'look' | 'take' | 'renew' | 'leave'; number: number; text: string; fileMode: number }
+  /** One step, in a directory of its own below the root, .kvlane-doctor-DIRECTORY; the root need not be a store. Its `text` is JSON, whatever its status. */
+  | { kind: 'survey'; step: SurveyStep; directory: string; fileMode: number }
 );
+
+/** In the order in which they build on each other; `clean` after all, whatever became of them. */
+export type SurveyStep = 'root' | 'make' | 'write' | 'read' | 'rename' | 'exclusive' | 'unlinked' | 'list' | 'clean';
 
 /** What the blocks of one task have in common; as in the OpSpec of this kind. */
 export interface SharedSpec {

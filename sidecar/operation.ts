@@ -11,7 +11,8 @@ import type { Mount } from './mount.ts';
 import type { MemoryBook } from './slots.ts';
 
 export type Done = Extract<NativeEvent, { type: 'done' }>;
-export type Kind = OpSpec['kind'];
+/** survey is of `kvlane doctor`, which has a lane of its own. */
+export type Kind = Exclude<OpSpec['kind'], 'survey'>;
 
 export interface Owner {
   /** It ended while its owner still waited for it. */

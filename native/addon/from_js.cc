@@ -26,7 +26,7 @@ uint64_t checked_natural(Napi::Env env, double number, const char* what) {
 
 Kind kind_from_js(Napi::Env env, std::string_view word) {
     for (Kind kind : {Kind::load, Kind::store, Kind::lookup, Kind::remove, Kind::aside, Kind::identify, Kind::name_space, Kind::tidy, Kind::probe,
-                      Kind::list, Kind::verify, Kind::remove_file, Kind::touch, Kind::lease}) {
+                      Kind::list, Kind::verify, Kind::remove_file, Kind::touch, Kind::lease, Kind::survey}) {
         if (word == kind_name(kind)) return kind;
     }
     throw misuse(env, "submit: no such kind: " + std::string(word));
@@ -222,6 +222,10 @@ std::shared_ptr<Operation> operation_from_js(Core& core, Napi::Value value, Lane
             break;
         case Kind::tidy: operation->older_us = fields.natural("olderUs"); break;
         case Kind::probe: operation->lane_class = lane_class_from_js(fields.get("probeClass"), "probeClass"); break;
+        case Kind::survey:
+            operation->text = fields.text("step");
+            operation->hex = fields.name("directory");
+            break;
     }
     // Of those that make files: records, probe files and directories are for the same users as the blocks.
     switch (operation->kind) {

@@ -18,7 +18,6 @@
 #include "store_identity.h"
 
 namespace kvlane {
-namespace {
 
 std::string fs_name(uint64_t magic) {
     switch (magic) {
@@ -44,6 +43,8 @@ std::string fs_name(uint64_t magic) {
     for (int shift = 28; shift >= 0; shift -= 4) text += digits[(magic >> shift) & 15];
     return text;
 }
+
+namespace {
 
 class IdentifyWork final : public Steps {
   public:

@@ -45,6 +45,7 @@ std::unique_ptr<BlockWork> make_verify(std::shared_ptr<Operation> operation);
 std::unique_ptr<BlockWork> make_remove_file(std::shared_ptr<Operation> operation);
 std::unique_ptr<BlockWork> make_touch(std::shared_ptr<Operation> operation);
 std::unique_ptr<BlockWork> make_lease(std::shared_ptr<Operation> operation);
+std::unique_ptr<BlockWork> make_survey(std::shared_ptr<Operation> operation);
 
 // header, payload, zero padding: the parts of one block file in one transfer. The last partial page
 // goes through `tail`, so that no byte outside of [memory, memory + bytes) is read or written.
@@ -64,5 +65,8 @@ int open_directory(LaneContext& lane, Operation& operation, int root, const std:
 uint32_t directory_mode(uint32_t file_mode);
 
 uint64_t unix_us();
+
+// The name that mount(8) uses for what statfs calls by a number; the number in hexadecimal where we know none.
+std::string fs_name(uint64_t magic);
 
 }  // namespace kvlane

@@ -28,6 +28,7 @@ std::unique_ptr<BlockWork> make_block_work(std::shared_ptr<Operation> operation)
         case Kind::remove_file: return make_remove_file(std::move(operation));
         case Kind::touch: return make_touch(std::move(operation));
         case Kind::lease: return make_lease(std::move(operation));
+        case Kind::survey: return make_survey(std::move(operation));
     }
     __builtin_unreachable();
 }

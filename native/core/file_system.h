@@ -29,6 +29,17 @@ struct FileStat {
     // O_DIRECT as the file system states it (Linux 6.1): 0 says not at all, unknown says it did not say.
     static constexpr uint32_t unknown = ~0U;
     uint32_t direct_align = unknown;  // file offset and length, bytes
+    uint64_t mount_id = 0;  // as in /proc/self/mountinfo; 0: it did not say (before Linux 5.8)
+};
+
+// What statfs says. Inodes are 0 where a file system has no fixed number of them.
+struct FileSystemRoom {
+    uint64_t magic = 0;
+    uint64_t block_bytes = 0;
+    uint64_t blocks = 0;
+    uint64_t blocks_free = 0;  // for whoever is not root
+    uint64_t inodes = 0;
+    uint64_t inodes_free = 0;
 };
 
 class FileSystem {
@@ -62,6 +73,7 @@ class FileSystem {
     virtual int touch(int fd) = 0;                                // used and written now, by the file system's clock
     virtual int drop_direct(int fd) = 0;  // clear O_DIRECT on an open file
     virtual int close(int fd) = 0;
+    virtual int room(int fd, FileSystemRoom& out) = 0;
 };
 
 // The kernel's own. Stateless; one object serves every lane.

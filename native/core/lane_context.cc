@@ -148,6 +148,10 @@ int LaneContext::touch(Operation& operation, int fd) {
     return as_int(guarded(operation, Phase::stat, Syscall::utimensat, [&] { return file_system_.touch(fd); }));
 }
 
+int LaneContext::room(Operation& operation, int fd, FileSystemRoom& out) {
+    return as_int(guarded(operation, Phase::stat, Syscall::fstatfs, [&] { return file_system_.room(fd, out); }));
+}
+
 int LaneContext::drop_direct(Operation& operation, int fd) {
     return as_int(watched(operation, Phase::open, Syscall::fcntl, [&] { return file_system_.drop_direct(fd); }));
 }

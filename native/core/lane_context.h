@@ -94,6 +94,7 @@ class LaneContext {
     int64_t entries(Operation& operation, int fd, void* to, size_t bytes);  // linux_dirent64
     int seek(Operation& operation, int fd, uint64_t to);
     int touch(Operation& operation, int fd);
+    int room(Operation& operation, int fd, FileSystemRoom& out);
     // Allowed for every operation, in any state: they only undo what it did itself.
     int drop_direct(Operation& operation, int fd);
     int unlink_own(Operation& operation, int directory, const char* name);

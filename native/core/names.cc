@@ -23,6 +23,7 @@ const char* kind_name(Kind kind) {
         case Kind::remove_file: return "remove_file";
         case Kind::touch: return "touch";
         case Kind::lease: return "lease";
+        case Kind::survey: return "survey";
     }
     return "unknown";
 }

@@ -33,6 +33,7 @@ enum class Kind : uint8_t {
     remove_file,  // unlink one leftover that is no block, only the very file that was seen
     touch,     // blocks that are in use get a new time of modification
     lease,     // look at, take, renew or leave collector/: who may remove blocks for room
+    survey,    // one step of a look at a file system that need not hold a store
 };
 
 // Where an operation is. The names are those of the protocol.
@@ -77,7 +78,7 @@ struct Result {
     uint64_t stored_bytes = 0;    // length_mismatch, verify: payload bytes of the block that is there
     uint64_t aside_inode = 0;     // corrupt: the inode to set aside; 0 when the file must not be touched
     uint64_t aside_modified_ns = 0;  // and when it was last written: file systems use the numbers of removed files again
-    std::string text;             // identify, name_space, touch, lease: JSON; list: lines; otherwise a detail for people, may be empty
+    std::string text;             // identify, name_space, touch, lease, survey: JSON; list: lines; otherwise a detail for people, may be empty
 };
 
 class Lane;   // lane.h
@@ -93,7 +94,7 @@ struct Operation {
     uint32_t root_generation = 0;  // a lane whose root was opened under a smaller one opens it again and verifies
     uint64_t deadline_us = 0;      // CLOCK_MONOTONIC; no call is started past it. 0: none (probes, aside)
     std::string name_space;        // load, store, lookup, remove, aside, verify, touch, name_space; may carry "@generation"
-    std::string hex;               // load, store, remove, aside, verify
+    std::string hex;               // load, store, remove, aside, verify; survey: which directory of its own
     std::string path;              // list, remove_file: below the root
     std::vector<std::string> names;  // lookup, touch: hex parts, all in name_space
     std::byte* memory = nullptr;   // load: to; store: from. 4 KiB aligned, inside the arena or the staging area
@@ -111,7 +112,7 @@ struct Operation {
     bool create = false;           // identify: make the store when the directory has none
     bool bump = false;             // name_space: start a new generation
     uint32_t file_mode = 0600;     // store; directories get the matching x bits
-    std::string text;              // name_space: fingerprint JSON, compact, keys sorted by the caller; lease: its content
+    std::string text;              // name_space: fingerprint JSON, compact, keys sorted by the caller; lease: its content; survey: the step
     std::shared_ptr<std::atomic<size_t>> unfinished;  // of its task's operations; none: it is the only one
 
     // Life; written by the lane and by abandon().

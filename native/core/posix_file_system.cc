@@ -16,6 +16,9 @@
 #ifndef RESOLVE_CACHED
 #define RESOLVE_CACHED 0x20
 #endif
+#ifndef STATX_MNT_ID
+#define STATX_MNT_ID 0x00001000U
+#endif
 #ifndef STATX_DIOALIGN
 #define STATX_DIOALIGN 0x00002000U
 #endif
@@ -91,6 +94,7 @@ class PosixFileSystem final : public FileSystem {
         out.device_major = found.base.stx_dev_major;
         out.device_minor = found.base.stx_dev_minor;
         out.direct_align = FileStat::unknown;
+        out.mount_id = (found.base.stx_mask & STATX_MNT_ID) != 0 ? found.base.stx_mnt_id : 0;
         if (found.base.stx_mask & STATX_DIOALIGN) {
             const uint32_t memory = found.direct_memory_align();
             const uint32_t offset = found.direct_offset_align();
@@ -145,6 +149,16 @@ class PosixFileSystem final : public FileSystem {
     int close(int fd) override {
         // Never again after EINTR: Linux has released the descriptor already, and another call may own the number.
         return ::syscall(SYS_close, fd) == 0 ? 0 : -errno;
+    }
+
+    int room(int fd, FileSystemRoom& out) override {
+        struct statfs found = {};
+        const int64_t result = call(SYS_fstatfs, fd, &found);
+        if (result < 0) return static_cast<int>(result);
+        // f_frsize is the unit; file systems that leave it out count in f_bsize.
+        out = {static_cast<uint64_t>(found.f_type) & 0xffffffffU, static_cast<uint64_t>(found.f_frsize > 0 ? found.f_frsize : found.f_bsize),
+               found.f_blocks, found.f_bavail, found.f_files, found.f_ffree};
+        return 0;
     }
 
   private:

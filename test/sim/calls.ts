@@ -72,6 +72,8 @@ function made(spec: OpSpec, afresh: boolean, aio: boolean): Call[] {
       return [...opened, call('open', 60), call('write', 60), call('rename', 60, true)];
     case 'probe':
       return [call('open', 60), spec.probeClass === 'load' ? call('read', 100) : spec.probeClass === 'store' ? call('write', 100) : call('stat', 60)];
+    case 'survey':
+      return [call('open', 60)];
   }
 }
 

@@ -31,7 +31,7 @@ interface FakePool {
 
 const FIRST_PHASE: Record<OpSpec['kind'], Phase> = {
   load: 'read', store: 'write', lookup: 'stat', remove: 'unlink', aside: 'rename', identify: 'open', namespace: 'open', tidy: 'unlink', probe: 'read',
-  list: 'stat', verify: 'read', remove_file: 'unlink', touch: 'stat', lease: 'rename',
+  list: 'stat', verify: 'read', remove_file: 'unlink', touch: 'stat', lease: 'rename', survey: 'open',
 };
 
 /** What `list` tells of these entries. */

@@ -11,7 +11,7 @@ export function columns(rows: readonly (readonly string[])[], indent = '  '): st
 function padded(cell: string, width: number, last: boolean): string {
   const bare = stripVTControlCharacters(cell);
   const room = ' '.repeat(Math.max(0, width - bare.length));
-  if (/^-?[0-9][0-9.]*( [a-zA-Z]+)*$/.test(bare)) return `${room}${cell}`;
+  if (/^-?[0-9][0-9.]*( [a-zA-Zµ]+)*$/.test(bare)) return `${room}${cell}`;
   return last ? cell : `${cell}${room}`;
 }
 

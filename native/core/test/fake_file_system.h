@@ -117,6 +117,10 @@ class FakeFileSystem final : public FileSystem {
         return closed;
     }
 
+    int room(int fd, FileSystemRoom& out) override {
+        return as_int(pass("room", [&] { return real_.room(fd, out); }));
+    }
+
   private:
     static int as_int(int64_t value) { return static_cast<int>(value); }
     static const int creating;
