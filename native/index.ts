@@ -126,6 +126,9 @@ export type OpSpec = { id: number; mount: number; rootGeneration: number; /** 0:
   | { kind: 'load'; namespace: string; hex: string; region: 0 | 1; offset: number; bytes: number }
   | { kind: 'store'; namespace: string; hex: string; region: 0 | 1; offset: number; bytes: number; replace: boolean; durable: boolean; fileMode: number }
   | { kind: 'lookup'; namespace: string; names: readonly string[] }
+  | { kind: 'list'; path: string; cookie: string; entriesMax: number }
+  | { kind: 'verify'; namespace: string; hex: string; bytesPerS: number }
+  | { kind: 'remove_file'; path: string; inode: string; changedNs: string; fence: string }
   | { kind: 'remove'; namespace: string; hex: string }
   | { kind: 'aside'; namespace: string; hex: string; inode: string; fileMode: number }
   | { kind: 'identify'; create: boolean; fileMode: number }

@@ -59,6 +59,10 @@ export class Operation {
   replace = false;
   inode = '';
   text = '';
+  path = ''; // list, remove_file
+  cookie = '';
+  entriesMax = 0;
+  changedNs = '';
   olderUs = 0; // tidy
   flag = false; // identify: create; namespace: bump
 
@@ -79,5 +83,6 @@ export function gateKeyOf(mount: Mount, namespace: string, hex: string): string 
 }
 
 export function keyOf(operation: Operation): string {
+  if (operation.path !== '') return operation.path;
   return operation.hex === '' ? operation.namespace : `${operation.namespace}/${operation.hex}`;
 }

@@ -61,6 +61,10 @@ function made(spec: OpSpec, afresh: boolean, aio: boolean): Call[] {
       return [...opened, call('read', 60), call('rename', 60, true)];
     case 'tidy':
       return [...opened, call('stat', 60), call('unlink', 60)];
+    case 'list':
+    case 'verify':
+    case 'remove_file':
+      throw new Error(`nobody asks for a ${spec.kind} here: SIMULATED_OPS`);
     case 'probe':
       return [call('open', 60), spec.probeClass === 'load' ? call('read', 100) : spec.probeClass === 'store' ? call('write', 100) : call('stat', 60)];
   }

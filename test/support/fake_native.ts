@@ -29,7 +29,7 @@ interface FakePool {
   forProbes: boolean;
 }
 
-const FIRST_PHASE: Record<OpSpec['kind'], Phase> = { load: 'read', store: 'write', lookup: 'stat', remove: 'unlink', aside: 'rename', identify: 'open', namespace: 'open', tidy: 'unlink', probe: 'read' };
+const FIRST_PHASE: Record<OpSpec['kind'], Phase> = { load: 'read', store: 'write', lookup: 'stat', list: 'open', verify: 'read', remove_file: 'unlink', remove: 'unlink', aside: 'rename', identify: 'open', namespace: 'open', tidy: 'unlink', probe: 'read' };
 
 export class FakeNative implements Native {
   readonly operations = new Map<number, FakeOperation>();
