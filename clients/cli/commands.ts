@@ -2,6 +2,7 @@
 import { command as completion } from './completion/command.ts';
 import { command as console } from './console/command.ts';
 import { command as help } from './help/command.ts';
+import { command as inspect } from './inspect/command.ts';
 import { command as man } from './man/command.ts';
 import { command as metrics } from './metrics/command.ts';
 import { command as record } from './record/command.ts';
@@ -13,4 +14,4 @@ import { command as top } from './top/command.ts';
 import type { CommandSpec } from './spec.ts';
 
 /** In the order in which they are listed: what one needs first comes first. */
-export const COMMANDS: readonly CommandSpec[] = [serve, console, top, metrics, record, replay, report, help, man, completion, recordWriter];
+export const COMMANDS: readonly CommandSpec[] = [serve, console, inspect, top, metrics, record, replay, report, help, man, completion, recordWriter];
