@@ -1690,9 +1690,8 @@ validate95.errors = vErrors;
 return errors === 0;
 }
 
-const schema31 = {"type":"object","additionalProperties":false,"required":["id","op","path","inode","changed_ns"],"properties":{"id":{"$ref":"kvlane#/$defs/Id"},"op":{"const":"sweep"},"mount":{"$ref":"kvlane#/$defs/MountName"},"timeout_ms":{"$ref":"kvlane#/$defs/TimeoutMs"},"deadline_us":{"$ref":"kvlane#/$defs/DeadlineUs"},"path":{"type":"string","minLength":1,"maxLength":320},"inode":{"type":"string","maxLength":20,"pattern":"^[0-9]{1,20}$"},"changed_ns":{"type":"string","maxLength":20,"pattern":"^-?[0-9]{1,19}$"}}};
+const schema31 = {"type":"object","additionalProperties":false,"required":["id","op","path","inode","changed_ns"],"properties":{"id":{"$ref":"kvlane#/$defs/Id"},"op":{"const":"sweep"},"mount":{"$ref":"kvlane#/$defs/MountName"},"timeout_ms":{"$ref":"kvlane#/$defs/TimeoutMs"},"deadline_us":{"$ref":"kvlane#/$defs/DeadlineUs"},"path":{"type":"string","minLength":1,"maxLength":320},"inode":{"type":"string","maxLength":20,"pattern":"^[0-9]{1,20}$"},"changed_ns":{"type":"string","maxLength":20,"pattern":"^[0-9]{1,20}$"}}};
 const pattern5 = new RegExp("^[0-9]{1,20}$", "");
-const pattern6 = new RegExp("^-?[0-9]{1,19}$", "");
 
 function validate102(data, {instancePath="", parentData, parentDataProperty, rootData=data}={}){
 let vErrors = null;
@@ -1838,8 +1837,8 @@ validate102.errors = [{instancePath:instancePath+"/changed_ns",schemaPath:"#/pro
 return false;
 }
 else {
-if(!pattern6.test(data7)){
-validate102.errors = [{instancePath:instancePath+"/changed_ns",schemaPath:"#/properties/changed_ns/pattern",keyword:"pattern",params:{pattern: "^-?[0-9]{1,19}$"}}];
+if(!pattern5.test(data7)){
+validate102.errors = [{instancePath:instancePath+"/changed_ns",schemaPath:"#/properties/changed_ns/pattern",keyword:"pattern",params:{pattern: "^[0-9]{1,20}$"}}];
 return false;
 }
 }

@@ -2,6 +2,7 @@
 //
 // Not for whoever is attached: a list or a scrub costs lanes, and those are the client's. A verify answers what is proven by its
 // deadline, like a look-up; of a block that was not read to its end it says so. Damage that it finds is told and left where it is.
+import { listing, type Entry } from '../native/index.ts';
 import { LIMITS, type BlockFinding, type Code, type EntryType, type ListEntry, type VerifiedBlock } from '../protocol/messages.ts';
 import type { ListRequest, SweepRequest, VerifyRequest } from '../protocol/request.ts';
 import { errnoName } from './errno.ts';
@@ -12,7 +13,7 @@ import { CODE_OF, ms, type TaskContext } from './task_context.ts';
 import { Task, type EndCode } from './task_table.ts';
 
 const FINDING_OF: Partial<Record<Done['status'], BlockFinding>> = { ok: 'sound', corrupt: 'corrupt', newer_format: 'newer_format', not_found: 'not_found' };
-const TYPE_OF: Record<string, EntryType> = { f: 'file', d: 'directory', l: 'link', o: 'other', '?': 'escaped' };
+const TYPE_OF: Record<Entry['type'], EntryType> = { f: 'file', d: 'directory', l: 'link', o: 'other', '?': 'escaped' };
 const ENDED: Record<EndCode, string> = { DEADLINE_EXCEEDED: 'reached its deadline', CANCELLED: 'was cancelled', SHUTTING_DOWN: 'was ended by the shutdown' };
 
 /** One operation, one answer. */
@@ -26,7 +27,6 @@ abstract class OneOperationTask extends Task implements Owner {
     this.context = context;
     this.#what = `${request.op} of ${request.path} on mount ${mount.name}`;
     this.operation = new Operation(kind, mount, group, group.pool, this, 0, deadlineUs);
-    this.operation.path = request.path;
   }
 
   start(nowUs: number): void {
@@ -64,21 +64,19 @@ abstract class OneOperationTask extends Task implements Owner {
 export class ListTask extends OneOperationTask {
   constructor(request: ListRequest, mount: Mount, group: LaneGroup, receivedUs: number, deadlineUs: number, context: TaskContext) {
     super(request, 'list', mount, group, receivedUs, deadlineUs, context);
-    this.operation.cookie = request.cookie;
-    this.operation.entriesMax = request.entriesMax;
+    this.operation.asked = { path: request.path, cookie: request.cookie, entriesMax: request.entriesMax };
   }
 
   succeeded(done: Done, nowUs: number): void {
-    const { cookie, entries } = parseList(done.text);
-    this.context.tasks.answer(this, { id: this.id, ok: true, entries, cookie }, nowUs);
+    const { cookie, entries } = listing(done.text);
+    this.context.tasks.answer(this, { id: this.id, ok: true, entries: entries.map(entryOf), cookie }, nowUs);
   }
 }
 
 export class SweepTask extends OneOperationTask {
   constructor(request: SweepRequest, mount: Mount, group: LaneGroup, receivedUs: number, deadlineUs: number, context: TaskContext) {
     super(request, 'remove_file', mount, group, receivedUs, deadlineUs, context);
-    this.operation.inode = request.inode;
-    this.operation.changedNs = request.changedNs;
+    this.operation.asked = { path: request.path, inode: request.inode, changedNs: request.changedNs, fence: '' };
   }
 
   succeeded(done: Done, nowUs: number): void {
@@ -173,23 +171,15 @@ function verified(done: Done): VerifiedBlock {
   return block;
 }
 
-/** A cookie or a dash, then one line an entry: type, allocated and all bytes, when modified and changed, inode, name. */
-export function parseList(text: string): { cookie: string | null; entries: ListEntry[] } {
-  const [cookie = '-', ...lines] = text.split('\n');
-  const entries: ListEntry[] = [];
-  for (const line of lines) {
-    const [, type, allocated, bytes, modifiedNs, changedNs, inode, name] = /^(.) (\d+) (\d+) (-?\d+) (-?\d+) (\d+) ([^]+)$/.exec(line) ?? [];
-    if (name === undefined) continue; // the empty end of the text
-    entries.push({ name, type: TYPE_OF[type!] ?? 'other', bytes: exactly(bytes!), allocated_bytes: exactly(allocated!), modified_ms: msOf(modifiedNs!), changed_ms: msOf(changedNs!), inode: inode!, changed_ns: changedNs! });
-  }
-  return { cookie: cookie === '-' ? null : cookie, entries };
+/** Inode and nanoseconds stay the digits they came as; the rest fits a number, or is told as the largest. */
+function entryOf({ name, type, bytes, allocatedBytes, modifiedNs, changedNs, inode }: Entry): ListEntry {
+  return { name, type: TYPE_OF[type], bytes: exactly(bytes), allocated_bytes: exactly(allocatedBytes), modified_ms: msOf(modifiedNs), changed_ms: msOf(changedNs), inode, changed_ns: changedNs };
 }
 
-function exactly(digits: string): number {
-  return Math.min(Number(digits), LIMITS.id_max);
+function exactly(bytes: number): number {
+  return Math.min(bytes, LIMITS.id_max);
 }
 
-/** Nanoseconds of an epoch have more digits than a number keeps. */
 function msOf(ns: string): number {
-  return Number(BigInt(ns) / 1_000_000n);
+  return Number(BigInt.asIntN(64, BigInt(ns)) / 1_000_000n); // before 1970 it comes as the largest numbers
 }

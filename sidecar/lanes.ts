@@ -238,7 +238,7 @@ export class Lanes {
   }
 
   #spec(operation: Operation): OpSpec {
-    const { id, namespace, hex, region, offset, bytes, path } = operation;
+    const { id, namespace, hex, region, offset, bytes } = operation;
     const mount = operation.mount.nativeId;
     const rootGeneration = operation.mount.rootGeneration;
     const deadlineUs = operation.deadlineUs;
@@ -250,14 +250,8 @@ export class Lanes {
         return { id, kind: 'store', mount, rootGeneration, deadlineUs, namespace, hex, region, offset, bytes, replace: operation.replace, durable: this.#durable, fileMode };
       case 'lookup':
         return { id, kind: 'lookup', mount, rootGeneration, deadlineUs, namespace, names: operation.names };
-      case 'list':
-        return { id, kind: 'list', mount, rootGeneration, deadlineUs, path, cookie: operation.cookie, entriesMax: operation.entriesMax };
-      case 'verify':
-        return { id, kind: 'verify', mount, rootGeneration, deadlineUs, namespace, hex, bytesPerS: 0 };
-      case 'remove_file':
-        return { id, kind: 'remove_file', mount, rootGeneration, deadlineUs, path, inode: operation.inode, changedNs: operation.changedNs, fence: '' };
       case 'remove':
-        return { id, kind: 'remove', mount, rootGeneration, deadlineUs, namespace, hex };
+        return { id, kind: 'remove', mount, rootGeneration, deadlineUs, namespace, hex, ...operation.asked };
       case 'aside':
         return { id, kind: 'aside', mount, rootGeneration, deadlineUs, namespace, hex, inode: operation.inode, fileMode };
       case 'identify':
@@ -268,6 +262,12 @@ export class Lanes {
         return { id, kind: 'tidy', mount, rootGeneration, deadlineUs, olderUs: operation.olderUs, fileMode };
       case 'probe':
         return { id, kind: 'probe', mount, rootGeneration, deadlineUs, probeClass: operation.group!.laneClass, fileMode };
+      case 'list':
+      case 'verify':
+      case 'remove_file':
+      case 'touch':
+      case 'lease':
+        return { id, kind: operation.kind, mount, rootGeneration, deadlineUs, namespace, hex, names: operation.names, fileMode, ...operation.asked } as OpSpec;
     }
   }
 }

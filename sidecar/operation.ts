@@ -22,6 +22,14 @@ export interface Owner {
   returned?(operation: Operation, done: Done): void;
 }
 
+/** What is asked of the kinds that keep a store in order, and of a remove with conditions, besides namespace, hex and names; as in OpSpec. */
+export type Asked =
+  | { path: string; cookie: string; entriesMax: number }
+  | { path: string; inode: string; changedNs: string; fence: string }
+  | { inode?: string; modifiedNs?: string; fence?: string }
+  | { olderUs: number }
+  | { action: 'look' | 'take' | 'renew' | 'leave'; number: number; text: string };
+
 const NO_NAMES: readonly string[] = [];
 
 export class Operation {
@@ -59,12 +67,10 @@ export class Operation {
   replace = false;
   inode = '';
   text = '';
-  path = ''; // list, remove_file
-  cookie = '';
-  entriesMax = 0;
-  changedNs = '';
   olderUs = 0; // tidy
   flag = false; // identify: create; namespace: bump
+  /** Of list, remove_file, touch, lease and remove. Goes over by submit(); submitBlocks() knows nothing of it. */
+  asked: Asked | null = null;
 
   constructor(kind: Kind, mount: Mount, group: LaneGroup | null, pool: number, owner: Owner, index: number, deadlineUs: number) {
     this.kind = kind;
@@ -83,6 +89,6 @@ export function gateKeyOf(mount: Mount, namespace: string, hex: string): string 
 }
 
 export function keyOf(operation: Operation): string {
-  if (operation.path !== '') return operation.path;
+  if (operation.asked !== null && 'path' in operation.asked) return operation.asked.path;
   return operation.hex === '' ? operation.namespace : `${operation.namespace}/${operation.hex}`;
 }

@@ -32,6 +32,7 @@ export const CODE_OF: Record<Exclude<NativeStatus, 'ok'>, Code> = {
   wrong_store: 'WRONG_STORE',
   expired: 'DEADLINE_EXCEEDED',
   saturated: 'SATURATED',
+  fenced: 'KEY_BUSY', // only who asks with a fence hears of it
 };
 
 export function ms(us: number): number {

@@ -62,9 +62,14 @@ function made(spec: OpSpec, afresh: boolean, aio: boolean): Call[] {
     case 'tidy':
       return [...opened, call('stat', 60), call('unlink', 60)];
     case 'list':
+    case 'touch':
+      return [...opened, call('open', 30), call('stat', 60)];
     case 'verify':
+      return [...opened, call('open', 30), call('read', 300)];
     case 'remove_file':
-      throw new Error(`nobody asks for a ${spec.kind} here: SIMULATED_OPS`);
+      return [...opened, call('open', 30), call('stat', 20), call('unlink', 60, true)];
+    case 'lease':
+      return [...opened, call('open', 60), call('write', 60), call('rename', 60, true)];
     case 'probe':
       return [call('open', 60), spec.probeClass === 'load' ? call('read', 100) : spec.probeClass === 'store' ? call('write', 100) : call('stat', 60)];
   }
