@@ -322,7 +322,7 @@ describe('verify', () => {
     store.hangsAt = 2;
     const out = heard();
     expect(await verify(store, as('verify', '/store'), out, silent())).toBe(3);
-    expect(out.lines.at(-1)).toMatch(/^64 blocks sound, .*given up before the end/);
+    expect(out.lines.at(-1)).toMatch(/^64 blocks sound, 0 damaged, 64 not read, .*, given up before the end$/);
     expect(out.notes).toEqual(['reading a/00: DEADLINE_EXCEEDED']);
   });
 

@@ -17,6 +17,7 @@ import { fanOut, inside, namespaces } from './walk.ts';
 /** In one request: enough to keep all lanes busy, few enough that one deadline fits them. */
 export const BATCH_BLOCKS_MAX = 64;
 export const BATCH_BYTES_MAX = 64 * 1024 * 1024;
+const TRIES = 2;
 
 export interface Tally {
   sound: number;
@@ -55,14 +56,22 @@ export async function verify(store: Store, asked: Asked & { action: 'verify' }, 
     const some = batch;
     batch = [];
     batchBytes = 0;
-    const blocks = await store.verify(some.map((one) => one.key!), weightOf(some));
-    const again = some.filter((_, i) => blocks[i]!.finding === 'unknown');
-    const second = again.length === 0 ? [] : await store.verify(again.map((one) => one.key!), weightOf(again));
-    for (const [i, one] of some.entries()) {
-      const block = blocks[i]!.finding === 'unknown' ? second[again.indexOf(one)]! : blocks[i]!;
-      await judge(one, block);
+    const blocks = new Map<Found, VerifiedBlock>();
+    let over: Unanswered | null = null;
+    for (let tries = 1; tries <= TRIES && over === null; tries += 1) {
+      const left = some.filter((one) => (blocks.get(one)?.finding ?? 'unknown') === 'unknown');
+      if (left.length === 0) break;
+      try {
+        const answered = await store.verify(left.map((one) => one.key!), weightOf(left));
+        for (const [i, one] of left.entries()) blocks.set(one, answered[i]!);
+      } catch (error) {
+        if (!(error instanceof Unanswered)) throw error;
+        over = error;
+      }
     }
+    for (const one of some) await judge(one, blocks.get(one) ?? { finding: 'unknown', message: over!.code });
     told();
+    if (over !== null) throw over;
     const restMs = restOf(asked.rate, tally.bytes, watch.nowMs() - startedMs);
     if (restMs > 0) await watch.rest(restMs);
   };
@@ -120,7 +129,7 @@ export async function verify(store: Store, asked: Asked & { action: 'verify' }, 
   }
   progress.clear();
   const exitCode = tally.damaged > 0 ? EXIT_FOUND : broken !== null || tally.unseen > 0 ? EXIT_UNSEEN : EXIT_OK;
-  await out.line(asked.json ? json({ summary: { ...tally, complete: broken === null && tally.unseen === 0, ms: Math.round(watch.nowMs() - startedMs) } }) : summary(tally, watch.nowMs() - startedMs, broken !== null, batch.length));
+  await out.line(asked.json ? json({ summary: { ...tally, complete: broken === null && tally.unseen === 0, ms: Math.round(watch.nowMs() - startedMs) } }) : summary(tally, watch.nowMs() - startedMs, broken !== null));
   await out.flush();
   if (broken !== null) out.note(broken.message);
   return exitCode;
@@ -142,7 +151,7 @@ function weightOf(some: readonly Found[]): number {
   return some.reduce((sum, one) => sum + weight(one), 0);
 }
 
-function summary(tally: Tally, ms: number, broken: boolean, waiting: number): string {
+function summary(tally: Tally, ms: number, broken: boolean): string {
   const { sound, damaged, newer, gone, unseen, foreign, bytes } = tally;
   return [
     `${count(sound, 'block')} sound`,
@@ -152,6 +161,6 @@ function summary(tally: Tally, ms: number, broken: boolean, waiting: number): st
     ...(unseen > 0 ? [`${unseen} not read`] : []),
     ...(foreign > 0 ? [`${count(foreign, 'name')} not made by kvlane`] : []),
     `${size(bytes)} in ${duration(Math.round(ms))}`,
-    ...(broken ? [`given up before the end${waiting > 0 ? `, with ${count(waiting, 'block')} in hand` : ''}`] : []),
+    ...(broken ? ['given up before the end'] : []),
   ].join(', ');
 }
