@@ -70,7 +70,7 @@ export type CancelState = 'cancelled' | 'already_settled' | 'unknown';
 
 export type NamespaceState = 'created' | 'matches' | 'differs';
 
-/** Not followed. escaped: the name has a newline or is not UTF-8, and is told with % and two hex digits for what is not; kvlane makes no such name. */
+/** Not followed. escaped: the name has a control character or is not UTF-8, and is told with % and two hex digits for what is no visible ASCII; kvlane makes no such name. */
 export type EntryType = 'file' | 'directory' | 'link' | 'other' | 'escaped';
 
 /** unknown: it was not read to its end; code says why. */

@@ -162,8 +162,13 @@ function where(phase: Done['phase'], sinceUs: number, nowUs: number): string {
 function verified(done: Done): VerifiedBlock {
   const finding = FINDING_OF[done.status] ?? 'unknown';
   const block: VerifiedBlock = { finding };
-  if (finding === 'sound') block.stored_bytes = done.storedBytes;
-  else if (done.text !== '') block.message = done.text;
+  if (finding === 'sound') {
+    block.stored_bytes = done.storedBytes;
+    if (done.text === '') return block;
+    const { created_us: createdUs, writer } = JSON.parse(done.text) as { created_us: number; writer?: string };
+    block.created_ms = exactly(Math.floor(createdUs / 1000));
+    if (writer !== undefined) block.writer = writer;
+  } else if (done.text !== '') block.message = done.text;
   if (finding !== 'unknown') return block;
   block.code = CODE_OF[done.status as keyof typeof CODE_OF];
   block.phase = done.phase;

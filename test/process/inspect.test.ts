@@ -104,7 +104,7 @@ describe('a store with one of each kind of trouble', () => {
       const { stdout, stderr, status } = await inspect('explain', root, target);
       return `${status}: ${stdout}${stderr}`;
     };
-    expect(await told('demo/01aa')).toMatch(/^0: demo\/01aa\n {2}what +a block\n[^]*payload +4\.9 KiB\n[^]*so +sound: header, key, length and checksum fit/);
+    expect(await told('demo/01aa')).toMatch(/^0: demo\/01aa\n {2}what +a block\n[^]*payload +4\.9 KiB\n {2}stored +\S+ \([^)]+ ago\)\n {2}writer +[0-9a-f]{16}\n[^]*so +sound: header, key, length and checksum fit/);
     expect(await told('demo/00aa')).toMatch(/^1: [^]*what +a damaged block[^]*found +the payload does not fit its checksum[^]*kvlane inspect rm DIR KEY/);
     expect(await told('demo/00dd')).toMatch(/^0: [^]*a block of a newer format/);
     expect(await told('demo/00ee')).toMatch(/^1: [^]*no block: a link in the place of one/);

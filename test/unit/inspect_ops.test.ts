@@ -65,7 +65,7 @@ describe('verify', () => {
     ask(verify(1, ['00aa', '00bb', '00cc', '00dd', '00ee'], { timeoutMs: 5000 }));
     const held = native.held('verify');
     expect(native.pools[held[0]!.pool]).toMatchObject({ laneClass: 'load' });
-    const endings = [{ storedBytes: 4096 }, { status: 'corrupt', text: 'the payload does not fit its checksum', inode: '5@6' }, { status: 'newer_format' }, { status: 'not_found' }, { status: 'io_error', errno: 5 }] as const;
+    const endings = [{ storedBytes: 4096, text: '{"created_us":1700000000123456,"writer":"0123456789abcdef"}' }, { status: 'corrupt', text: 'the payload does not fit its checksum', inode: '5@6' }, { status: 'newer_format' }, { status: 'not_found' }, { status: 'io_error', errno: 5 }] as const;
     for (const ending of endings) {
       native.release(native.inKernel('verify')[0]!, ending);
       deliver();
@@ -73,7 +73,7 @@ describe('verify', () => {
     expect(answer(1)).toEqual({
       id: 1, ok: true, complete: false,
       blocks: [
-        { finding: 'sound', stored_bytes: 4096 },
+        { finding: 'sound', stored_bytes: 4096, created_ms: 1700000000123, writer: '0123456789abcdef' },
         { finding: 'corrupt', message: 'the payload does not fit its checksum' },
         { finding: 'newer_format' },
         { finding: 'not_found' },
