@@ -8,8 +8,8 @@
 #include <mutex>
 #include <thread>
 
-#include "../paths.h"
 #include "block_fixture.h"
+#include "paths.h"
 #include "test.h"
 
 using namespace kvlane;
