@@ -230,10 +230,10 @@ describe('ls', () => {
     expect(out.lines).toEqual(['demo/0069999a', 'demo/0069998a', 'demo/0069997a']);
     expect(out.notes).toEqual(['69997 names left out: sorting keeps the first 3 in the order that was asked for; without --sort all are listed']);
     const at = new Sorted('name', 3);
-    for (const name of ['c', 'a', 'b']) at.add(found('aside', entry(name)));
-    expect([at.all().length, at.leftOut]).toEqual([3, 0]);
-    at.add(found('aside', entry('d')));
-    expect([at.all().map((one) => one.entry.name), at.leftOut]).toEqual([['a', 'b', 'c'], 1]);
+    for (const name of ['c', 'a', 'b']) at.add(found('aside', entry(name)), name);
+    expect([at.rows().length, at.leftOut]).toEqual([3, 0]);
+    at.add(found('aside', entry('d')), 'd');
+    expect([at.rows().map((one) => one.row), at.leftOut]).toEqual([['a', 'b', 'c'], 1]);
   });
 });
 

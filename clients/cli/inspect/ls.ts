@@ -22,12 +22,13 @@ export async function ls(store: Store, asked: Asked & { action: 'ls' }, out: Out
   for await (const one of source) {
     any = true;
     if (!wanted(one)) others += 1;
-    else if (sorted !== null) sorted.add(one);
+    else if (sorted !== null) sorted.add(one, row(one, asked));
     else await out.line(row(one, asked));
   }
-  for (const one of sorted?.all() ?? []) await out.line(row(one, asked));
+  const rows = sorted?.rows() ?? [];
+  for (const one of rows) await out.line(one.row);
   await out.flush();
-  if (sorted !== null && sorted.leftOut > 0) out.note(`${count(sorted.leftOut, 'name')} left out: sorting keeps the first ${sorted.all().length} in the order that was asked for; without --sort all are listed`);
+  if (sorted !== null && sorted.leftOut > 0) out.note(`${count(sorted.leftOut, 'name')} left out: sorting keeps the first ${rows.length} in the order that was asked for; without --sort all are listed`);
   if (others > 0) out.note(`${count(others, 'name')} beside ${others === 1 ? 'it is' : 'them are'} no ${namespace === null ? 'namespace' : 'block'}; --long shows ${others === 1 ? 'it' : 'them'}`);
   if (any || namespace === null) return EXIT_OK;
   out.note(`there is no block of ${namespace}${asked.prefix === '' ? '' : `/${asked.prefix}…`} in ${shown(store.directory)}`);
