@@ -141,7 +141,7 @@ export type OpSpec = { id: number; mount: number; rootGeneration: number; /** 0:
   | { kind: 'probe'; probeClass: LaneClass; fileMode: number }
   /** One directory: blocks, blocks/NS, blocks/NS/ab, recycle, recycle/W, aside, namespaces or collector. cookie '' at first; `listing` reads the text. */
   | { kind: 'list'; path: string; cookie: string; entriesMax: number }
-  /** Reads a block whole and checks it as a load does; ok with storedBytes. Changes nothing; corrupt: `text` says what. */
+  /** Reads a block whole and checks it as a load does; ok with storedBytes and text: {"created_us":n,"writer":"hex"}, the writer if it is one. Changes nothing; corrupt: `text` says what. */
   | { kind: 'verify'; namespace: string; hex: string }
   /** A leftover that is no block: blocks/NS/ab/….tmp, recycle/W/N, aside/N; not this process's own. Conditions as of `remove`, but by the time of change. */
   | { kind: 'remove_file'; path: string; inode: string; changedNs: string; fence: string }

@@ -1,6 +1,7 @@
 // decode.ts — unknown JSON to a typed request, or a coded refusal that says which field, what it must be and
 // what it was. Pure, and the only judge of a request's form: whoever gets a Request checks no field again.
 
+import { inspectRequest } from './decode_inspect.ts';
 import { loadBlocks, onlyKeys, Refusal, storeBlocks } from './decode_blocks.ts';
 import { expected, explain, type Bounds, type Fault } from './explain.ts';
 import { canonical } from './fingerprint.ts';
@@ -26,7 +27,7 @@ export type Decoded =
 
 type Validator = ((value: unknown) => boolean) & { errors?: Fault[] | null };
 const validators = requestValidators as unknown as Record<Op, Validator>;
-type MountMessage = RequestMessages['store' | 'load' | 'lookup' | 'remove' | 'namespace'];
+type MountMessage = RequestMessages['store' | 'load' | 'lookup' | 'remove' | 'namespace' | 'list' | 'verify' | 'sweep'];
 
 export function decode(value: unknown, context: DecodeContext): Decoded {
   const invalid = (id: Id | null, message: string): Decoded => ({ ok: false, id, code: 'INVALID_REQUEST', message });
@@ -70,6 +71,7 @@ function normalise(message: RequestMessage, context: DecodeContext): Request {
       if (bytes > LIMITS.fingerprint_bytes_max) throw new Refusal(`fingerprint has ${bytes} bytes as JSON, the limit is ${LIMITS.fingerprint_bytes_max}; send a hash of it`);
       return { op: 'namespace', ...mountHead(message, context), name: message.name, fingerprint, bump: message.bump === true };
     }
+    case 'list': case 'verify': case 'sweep': return { ...mountHead(message, context), ...inspectRequest(message) };
     case 'cancel':
       if (!isId(message.task)) throw new Refusal(wrong('task', message.task, context));
       return { op: 'cancel', id, line, task: message.task };

@@ -6,7 +6,7 @@ import { expected, type Bounds } from './explain.ts';
 import { inlineBytes } from './inline.ts';
 import { explainKey } from './key.ts';
 import { LIMITS } from './messages.ts';
-import type { LoadMessage, LookupMessage, RemoveMessage, StoreMessage } from './messages.ts';
+import type { LoadMessage, LookupMessage, RemoveMessage, StoreMessage, VerifyMessage } from './messages.ts';
 import { show } from './nearest.ts';
 import type { KeyColumns, LoadRequest, StoreRequest } from './request.ts';
 
@@ -34,7 +34,7 @@ export function keyColumns(keys: readonly string[], namespace: string | undefine
   return { namespaces, hexes };
 }
 
-export function onlyKeys(message: LookupMessage | RemoveMessage): KeyColumns {
+export function onlyKeys(message: LookupMessage | RemoveMessage | VerifyMessage): KeyColumns {
   return keyColumns(message.keys, message.namespace, (i) => `keys[${i}]`);
 }
 

@@ -64,6 +64,10 @@ export function expected(name: string, depth: number, { slots, slotBytes, mounts
     case 'name': return 'a namespace without a generation';
     case 'fingerprint': return 'a JSON object';
     case 'if_exists': return '"keep" or "replace"';
+    case 'path': return `a path below the root of at most ${LIMITS.path_chars_max} characters`;
+    case 'cookie': return 'the cookie of the answer before, a decimal number as a string';
+    case 'entries_max': return `an integer from 1 to ${LIMITS.list_entries_max}`;
+    case 'inode': case 'changed_ns': return 'a decimal number as a string, as list told it';
     case 'inline': case 'bump': return 'true or false';
     default: return 'a string';
   }

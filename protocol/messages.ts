@@ -33,6 +33,12 @@ export const LIMITS = {
   fingerprint_bytes_max: 16384,
   /** levels. A fingerprint nests no deeper, so that comparing two is cheap. */
   fingerprint_depth_max: 16,
+  /** entries. In one answer of list. A name of 255 control characters takes six bytes each in JSON, and so many of those still fit a line. */
+  list_entries_max: 512,
+  /** blocks. In one request of verify: each is read whole, and its finding may be a sentence. */
+  verify_blocks_max: 256,
+  /** characters. Of a path below a root that list or sweep is given; the longest that kvlane makes itself has 269. */
+  path_chars_max: 320,
   /** ms. One hour, for timeout_ms and for how far ahead deadline_us may lie: more is a mistake of units. */
   timeout_ms_max: 3600000,
   /** ms. How long after the deadline a client waits for the sidecar's answer before it has the last word itself. */
@@ -48,7 +54,7 @@ export type Id = number | string;
 
 export type Code = 'INVALID_REQUEST' | 'LINE_TOO_LONG' | 'UNKNOWN_OP' | 'DUPLICATE_ID' | 'NOT_FOUND' | 'CORRUPT' | 'LENGTH_MISMATCH' | 'DEADLINE_EXCEEDED' | 'CANCELLED' | 'MOUNT_SUSPENDED' | 'SATURATED' | 'KEY_BUSY' | 'WRONG_STORE' | 'IO_ERROR' | 'NO_SPACE' | 'SLOT_BUSY' | 'SHUTTING_DOWN';
 
-export type Op = 'store' | 'load' | 'lookup' | 'remove' | 'namespace' | 'cancel' | 'stats' | 'stuck' | 'ping' | 'help' | 'shutdown';
+export type Op = 'store' | 'load' | 'lookup' | 'remove' | 'namespace' | 'list' | 'verify' | 'sweep' | 'cancel' | 'stats' | 'stuck' | 'ping' | 'help' | 'shutdown';
 
 export type Phase = 'queue' | 'open' | 'stat' | 'header' | 'read' | 'write' | 'fsync' | 'rename' | 'unlink' | 'close';
 
@@ -63,6 +69,15 @@ export type IfExists = 'keep' | 'replace';
 export type CancelState = 'cancelled' | 'already_settled' | 'unknown';
 
 export type NamespaceState = 'created' | 'matches' | 'differs';
+
+/** Not followed. escaped: the name has a control character or is not UTF-8, and is told with % and two hex digits for what is no visible ASCII; kvlane makes no such name. */
+export type EntryType = 'file' | 'directory' | 'link' | 'other' | 'escaped';
+
+/** unknown: it was not read to its end; code says why. */
+export type BlockFinding = 'sound' | 'corrupt' | 'newer_format' | 'not_found' | 'unknown';
+
+/** changed: it is not the file that was listed any more, and was left alone. */
+export type SweepState = 'removed' | 'changed' | 'absent';
 
 /** As observed. thp: shared memory that lies on transparent huge pages, all of it. */
 export type Backing = 'hugetlb' | 'thp' | 'shmem';
@@ -145,6 +160,30 @@ export interface InlineBlock {
   base64?: string | undefined;
 }
 
+/** One name in a directory of the store. Sizes and times beyond 2^53 - 1 are told as that; inode and changed_ns are exact, for sweep. */
+export interface ListEntry {
+  name: string;
+  type: EntryType;
+  bytes: number;
+  allocated_bytes: number;
+  modified_ms: number;
+  changed_ms: number;
+  inode: string;
+  changed_ns: string;
+}
+
+/** What one block is, as it was read just now. Nothing was changed. */
+export interface VerifiedBlock {
+  finding: BlockFinding;
+  stored_bytes?: number | undefined;
+  created_ms?: number | undefined;
+  writer?: string | undefined;
+  code?: Code | undefined;
+  phase?: Phase | undefined;
+  errno?: string | undefined;
+  message?: string | undefined;
+}
+
 /** One call in the kernel: over stall_ms, or settled and not returned yet. */
 export interface StuckEntry {
   mount: string;
@@ -194,7 +233,7 @@ export type OpenObject = Record<string, unknown>;
 
 export const CODES: readonly Code[] = ['INVALID_REQUEST', 'LINE_TOO_LONG', 'UNKNOWN_OP', 'DUPLICATE_ID', 'NOT_FOUND', 'CORRUPT', 'LENGTH_MISMATCH', 'DEADLINE_EXCEEDED', 'CANCELLED', 'MOUNT_SUSPENDED', 'SATURATED', 'KEY_BUSY', 'WRONG_STORE', 'IO_ERROR', 'NO_SPACE', 'SLOT_BUSY', 'SHUTTING_DOWN'];
 
-export const OPS: readonly Op[] = ['store', 'load', 'lookup', 'remove', 'namespace', 'cancel', 'stats', 'stuck', 'ping', 'help', 'shutdown'];
+export const OPS: readonly Op[] = ['store', 'load', 'lookup', 'remove', 'namespace', 'list', 'verify', 'sweep', 'cancel', 'stats', 'stuck', 'ping', 'help', 'shutdown'];
 
 export const PHASES: readonly Phase[] = ['queue', 'open', 'stat', 'header', 'read', 'write', 'fsync', 'rename', 'unlink', 'close'];
 
@@ -209,6 +248,12 @@ export const IF_EXISTSES: readonly IfExists[] = ['keep', 'replace'];
 export const CANCEL_STATES: readonly CancelState[] = ['cancelled', 'already_settled', 'unknown'];
 
 export const NAMESPACE_STATES: readonly NamespaceState[] = ['created', 'matches', 'differs'];
+
+export const ENTRY_TYPES: readonly EntryType[] = ['file', 'directory', 'link', 'other', 'escaped'];
+
+export const BLOCK_FINDINGS: readonly BlockFinding[] = ['sound', 'corrupt', 'newer_format', 'not_found', 'unknown'];
+
+export const SWEEP_STATES: readonly SweepState[] = ['removed', 'changed', 'absent'];
 
 export const BACKINGS: readonly Backing[] = ['hugetlb', 'thp', 'shmem'];
 
@@ -291,6 +336,9 @@ export const REQUEST_FIELDS: Record<Op, readonly string[]> = {
   lookup: ['id', 'op', 'mount', 'timeout_ms', 'deadline_us', 'namespace', 'keys'],
   remove: ['id', 'op', 'mount', 'timeout_ms', 'deadline_us', 'namespace', 'keys'],
   namespace: ['id', 'op', 'mount', 'timeout_ms', 'deadline_us', 'name', 'fingerprint', 'bump'],
+  list: ['id', 'op', 'mount', 'timeout_ms', 'deadline_us', 'path', 'cookie', 'entries_max'],
+  verify: ['id', 'op', 'mount', 'timeout_ms', 'deadline_us', 'namespace', 'keys'],
+  sweep: ['id', 'op', 'mount', 'timeout_ms', 'deadline_us', 'path', 'inode', 'changed_ns'],
   cancel: ['id', 'op', 'task'],
   stats: ['id', 'op'],
   stuck: ['id', 'op', 'over_ms'],
@@ -358,6 +406,38 @@ export interface NamespaceMessage {
   bump?: boolean | undefined;
 }
 
+export interface ListMessage {
+  id: Id;
+  op: 'list';
+  mount?: MountName | undefined;
+  timeout_ms?: TimeoutMs | undefined;
+  deadline_us?: DeadlineUs | undefined;
+  path: string;
+  cookie?: string | undefined;
+  entries_max?: number | undefined;
+}
+
+export interface VerifyMessage {
+  id: Id;
+  op: 'verify';
+  mount?: MountName | undefined;
+  timeout_ms?: TimeoutMs | undefined;
+  deadline_us?: DeadlineUs | undefined;
+  namespace?: NamespaceWithGeneration | undefined;
+  keys: Keys;
+}
+
+export interface SweepMessage {
+  id: Id;
+  op: 'sweep';
+  mount?: MountName | undefined;
+  timeout_ms?: TimeoutMs | undefined;
+  deadline_us?: DeadlineUs | undefined;
+  path: string;
+  inode: string;
+  changed_ns: string;
+}
+
 export interface CancelMessage {
   id: Id;
   op: 'cancel';
@@ -397,6 +477,9 @@ export type RequestMessage =
   | LookupMessage
   | RemoveMessage
   | NamespaceMessage
+  | ListMessage
+  | VerifyMessage
+  | SweepMessage
   | CancelMessage
   | StatsMessage
   | StuckMessage
@@ -410,6 +493,9 @@ export interface RequestMessages {
   lookup: LookupMessage;
   remove: RemoveMessage;
   namespace: NamespaceMessage;
+  list: ListMessage;
+  verify: VerifyMessage;
+  sweep: SweepMessage;
   cancel: CancelMessage;
   stats: StatsMessage;
   stuck: StuckMessage;
@@ -470,6 +556,28 @@ export interface NamespaceAnswer {
   fingerprint: Fingerprint;
 }
 
+/** Some of the names in one directory, in no order; cookie asks for those that follow, null: there are none. */
+export interface ListAnswer {
+  id: Id;
+  ok: true;
+  entries: ListEntry[];
+  cookie: string | null;
+}
+
+/** One entry a key; complete is false where one is unknown. */
+export interface VerifyAnswer {
+  id: Id;
+  ok: true;
+  blocks: VerifiedBlock[];
+  complete: boolean;
+}
+
+export interface SweepAnswer {
+  id: Id;
+  ok: true;
+  state: SweepState;
+}
+
 export interface CancelAnswer {
   id: Id;
   ok: true;
@@ -513,6 +621,9 @@ export type Answer =
   | LookupAnswer
   | RemoveAnswer
   | NamespaceAnswer
+  | ListAnswer
+  | VerifyAnswer
+  | SweepAnswer
   | CancelAnswer
   | StatsAnswer
   | StuckAnswer
@@ -527,6 +638,9 @@ export interface Answers {
   lookup: LookupAnswer;
   remove: RemoveAnswer;
   namespace: NamespaceAnswer;
+  list: ListAnswer;
+  verify: VerifyAnswer;
+  sweep: SweepAnswer;
   cancel: CancelAnswer;
   stats: StatsAnswer;
   stuck: StuckAnswer;

@@ -68,6 +68,29 @@ export interface NamespaceRequest extends MountRequestHead {
   bump: boolean;
 }
 
+export interface ListRequest extends MountRequestHead {
+  op: 'list';
+  /** One of the store's directories, as store_paths.ts has them. */
+  path: string;
+  /** '' at the beginning of the directory. */
+  cookie: string;
+  entriesMax: number;
+}
+
+export interface VerifyRequest extends MountRequestHead {
+  op: 'verify';
+  blocks: KeyColumns;
+}
+
+export interface SweepRequest extends MountRequestHead {
+  op: 'sweep';
+  /** A file that kvlane left behind, as store_paths.ts has them. */
+  path: string;
+  /** Decimal, both as list told them: it goes only if it is this file, unchanged. */
+  inode: string;
+  changedNs: string;
+}
+
 export interface CancelRequest extends RequestHead {
   op: 'cancel';
   task: Id;
@@ -89,5 +112,6 @@ export interface PlainRequest extends RequestHead {
 }
 
 export type BlockRequest = StoreRequest | LoadRequest | LookupRequest | RemoveRequest;
-export type MountRequest = BlockRequest | NamespaceRequest;
+export type InspectRequest = ListRequest | VerifyRequest | SweepRequest;
+export type MountRequest = BlockRequest | NamespaceRequest | InspectRequest;
 export type Request = MountRequest | CancelRequest | ShutdownRequest | StuckRequest | PlainRequest;

@@ -1385,7 +1385,8 @@ validate81.errors = vErrors;
 return errors === 0;
 }
 
-const schema29 = {"type":"object","additionalProperties":false,"required":["id","op","task"],"properties":{"id":{"$ref":"kvlane#/$defs/Id"},"op":{"const":"cancel"},"task":{"$ref":"kvlane#/$defs/Id"}}};
+const schema29 = {"type":"object","additionalProperties":false,"required":["id","op","path"],"properties":{"id":{"$ref":"kvlane#/$defs/Id"},"op":{"const":"list"},"mount":{"$ref":"kvlane#/$defs/MountName"},"timeout_ms":{"$ref":"kvlane#/$defs/TimeoutMs"},"deadline_us":{"$ref":"kvlane#/$defs/DeadlineUs"},"path":{"type":"string","minLength":1,"maxLength":320},"cookie":{"type":"string","maxLength":20,"pattern":"^-?[0-9]{1,19}$|^[0-9]{20}$"},"entries_max":{"type":"integer","minimum":1,"maximum":512}}};
+const pattern4 = new RegExp("^-?[0-9]{1,19}$|^[0-9]{20}$", "");
 
 function validate90(data, {instancePath="", parentData, parentDataProperty, rootData=data}={}){
 let vErrors = null;
@@ -1393,14 +1394,14 @@ let errors = 0;
 if(errors === 0){
 if(data && typeof data == "object" && !Array.isArray(data)){
 let missing0;
-if((((data.id === undefined) && (missing0 = "id")) || ((data.op === undefined) && (missing0 = "op"))) || ((data.task === undefined) && (missing0 = "task"))){
+if((((data.id === undefined) && (missing0 = "id")) || ((data.op === undefined) && (missing0 = "op"))) || ((data.path === undefined) && (missing0 = "path"))){
 validate90.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
 return false;
 }
 else {
 const _errs1 = errors;
 for(const key0 in data){
-if(!(((key0 === "id") || (key0 === "op")) || (key0 === "task"))){
+if(!((((((((key0 === "id") || (key0 === "op")) || (key0 === "mount")) || (key0 === "timeout_ms")) || (key0 === "deadline_us")) || (key0 === "path")) || (key0 === "cookie")) || (key0 === "entries_max"))){
 validate90.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
 return false;
 break;
@@ -1421,8 +1422,494 @@ var valid0 = true;
 if(valid0){
 if(data.op !== undefined){
 const _errs3 = errors;
+if("list" !== data.op){
+validate90.errors = [{instancePath:instancePath+"/op",schemaPath:"#/properties/op/const",keyword:"const",params:{allowedValue: "list"}}];
+return false;
+}
+var valid0 = _errs3 === errors;
+}
+else {
+var valid0 = true;
+}
+if(valid0){
+if(data.mount !== undefined){
+const _errs4 = errors;
+if(!(validate25(data.mount, {instancePath:instancePath+"/mount",parentData:data,parentDataProperty:"mount",rootData}))){
+vErrors = vErrors === null ? validate25.errors : vErrors.concat(validate25.errors);
+errors = vErrors.length;
+}
+var valid0 = _errs4 === errors;
+}
+else {
+var valid0 = true;
+}
+if(valid0){
+if(data.timeout_ms !== undefined){
+const _errs5 = errors;
+if(!(validate27(data.timeout_ms, {instancePath:instancePath+"/timeout_ms",parentData:data,parentDataProperty:"timeout_ms",rootData}))){
+vErrors = vErrors === null ? validate27.errors : vErrors.concat(validate27.errors);
+errors = vErrors.length;
+}
+var valid0 = _errs5 === errors;
+}
+else {
+var valid0 = true;
+}
+if(valid0){
+if(data.deadline_us !== undefined){
+const _errs6 = errors;
+if(!(validate29(data.deadline_us, {instancePath:instancePath+"/deadline_us",parentData:data,parentDataProperty:"deadline_us",rootData}))){
+vErrors = vErrors === null ? validate29.errors : vErrors.concat(validate29.errors);
+errors = vErrors.length;
+}
+var valid0 = _errs6 === errors;
+}
+else {
+var valid0 = true;
+}
+if(valid0){
+if(data.path !== undefined){
+let data5 = data.path;
+const _errs7 = errors;
+if(errors === _errs7){
+if(typeof data5 === "string"){
+if(data5.length > 320){
+validate90.errors = [{instancePath:instancePath+"/path",schemaPath:"#/properties/path/maxLength",keyword:"maxLength",params:{limit: 320}}];
+return false;
+}
+else {
+if(data5.length < 1){
+validate90.errors = [{instancePath:instancePath+"/path",schemaPath:"#/properties/path/minLength",keyword:"minLength",params:{limit: 1}}];
+return false;
+}
+}
+}
+else {
+validate90.errors = [{instancePath:instancePath+"/path",schemaPath:"#/properties/path/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+}
+var valid0 = _errs7 === errors;
+}
+else {
+var valid0 = true;
+}
+if(valid0){
+if(data.cookie !== undefined){
+let data6 = data.cookie;
+const _errs9 = errors;
+if(errors === _errs9){
+if(typeof data6 === "string"){
+if(data6.length > 20){
+validate90.errors = [{instancePath:instancePath+"/cookie",schemaPath:"#/properties/cookie/maxLength",keyword:"maxLength",params:{limit: 20}}];
+return false;
+}
+else {
+if(!pattern4.test(data6)){
+validate90.errors = [{instancePath:instancePath+"/cookie",schemaPath:"#/properties/cookie/pattern",keyword:"pattern",params:{pattern: "^-?[0-9]{1,19}$|^[0-9]{20}$"}}];
+return false;
+}
+}
+}
+else {
+validate90.errors = [{instancePath:instancePath+"/cookie",schemaPath:"#/properties/cookie/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+}
+var valid0 = _errs9 === errors;
+}
+else {
+var valid0 = true;
+}
+if(valid0){
+if(data.entries_max !== undefined){
+let data7 = data.entries_max;
+const _errs11 = errors;
+if(!(((typeof data7 == "number") && (!(data7 % 1) && !isNaN(data7))) && (isFinite(data7)))){
+validate90.errors = [{instancePath:instancePath+"/entries_max",schemaPath:"#/properties/entries_max/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
+if(errors === _errs11){
+if((typeof data7 == "number") && (isFinite(data7))){
+if(data7 > 512 || isNaN(data7)){
+validate90.errors = [{instancePath:instancePath+"/entries_max",schemaPath:"#/properties/entries_max/maximum",keyword:"maximum",params:{comparison: "<=", limit: 512}}];
+return false;
+}
+else {
+if(data7 < 1 || isNaN(data7)){
+validate90.errors = [{instancePath:instancePath+"/entries_max",schemaPath:"#/properties/entries_max/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+return false;
+}
+}
+}
+}
+var valid0 = _errs11 === errors;
+}
+else {
+var valid0 = true;
+}
+}
+}
+}
+}
+}
+}
+}
+}
+}
+}
+else {
+validate90.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+return false;
+}
+}
+validate90.errors = vErrors;
+return errors === 0;
+}
+
+const schema30 = {"type":"object","additionalProperties":false,"required":["id","op","keys"],"properties":{"id":{"$ref":"kvlane#/$defs/Id"},"op":{"const":"verify"},"mount":{"$ref":"kvlane#/$defs/MountName"},"timeout_ms":{"$ref":"kvlane#/$defs/TimeoutMs"},"deadline_us":{"$ref":"kvlane#/$defs/DeadlineUs"},"namespace":{"$ref":"kvlane#/$defs/NamespaceWithGeneration"},"keys":{"$ref":"kvlane#/$defs/Keys"}}};
+
+function validate95(data, {instancePath="", parentData, parentDataProperty, rootData=data}={}){
+let vErrors = null;
+let errors = 0;
+if(errors === 0){
+if(data && typeof data == "object" && !Array.isArray(data)){
+let missing0;
+if((((data.id === undefined) && (missing0 = "id")) || ((data.op === undefined) && (missing0 = "op"))) || ((data.keys === undefined) && (missing0 = "keys"))){
+validate95.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
+return false;
+}
+else {
+const _errs1 = errors;
+for(const key0 in data){
+if(!(((((((key0 === "id") || (key0 === "op")) || (key0 === "mount")) || (key0 === "timeout_ms")) || (key0 === "deadline_us")) || (key0 === "namespace")) || (key0 === "keys"))){
+validate95.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
+return false;
+break;
+}
+}
+if(_errs1 === errors){
+if(data.id !== undefined){
+const _errs2 = errors;
+if(!(validate23(data.id, {instancePath:instancePath+"/id",parentData:data,parentDataProperty:"id",rootData}))){
+vErrors = vErrors === null ? validate23.errors : vErrors.concat(validate23.errors);
+errors = vErrors.length;
+}
+var valid0 = _errs2 === errors;
+}
+else {
+var valid0 = true;
+}
+if(valid0){
+if(data.op !== undefined){
+const _errs3 = errors;
+if("verify" !== data.op){
+validate95.errors = [{instancePath:instancePath+"/op",schemaPath:"#/properties/op/const",keyword:"const",params:{allowedValue: "verify"}}];
+return false;
+}
+var valid0 = _errs3 === errors;
+}
+else {
+var valid0 = true;
+}
+if(valid0){
+if(data.mount !== undefined){
+const _errs4 = errors;
+if(!(validate25(data.mount, {instancePath:instancePath+"/mount",parentData:data,parentDataProperty:"mount",rootData}))){
+vErrors = vErrors === null ? validate25.errors : vErrors.concat(validate25.errors);
+errors = vErrors.length;
+}
+var valid0 = _errs4 === errors;
+}
+else {
+var valid0 = true;
+}
+if(valid0){
+if(data.timeout_ms !== undefined){
+const _errs5 = errors;
+if(!(validate27(data.timeout_ms, {instancePath:instancePath+"/timeout_ms",parentData:data,parentDataProperty:"timeout_ms",rootData}))){
+vErrors = vErrors === null ? validate27.errors : vErrors.concat(validate27.errors);
+errors = vErrors.length;
+}
+var valid0 = _errs5 === errors;
+}
+else {
+var valid0 = true;
+}
+if(valid0){
+if(data.deadline_us !== undefined){
+const _errs6 = errors;
+if(!(validate29(data.deadline_us, {instancePath:instancePath+"/deadline_us",parentData:data,parentDataProperty:"deadline_us",rootData}))){
+vErrors = vErrors === null ? validate29.errors : vErrors.concat(validate29.errors);
+errors = vErrors.length;
+}
+var valid0 = _errs6 === errors;
+}
+else {
+var valid0 = true;
+}
+if(valid0){
+if(data.namespace !== undefined){
+const _errs7 = errors;
+if(!(validate39(data.namespace, {instancePath:instancePath+"/namespace",parentData:data,parentDataProperty:"namespace",rootData}))){
+vErrors = vErrors === null ? validate39.errors : vErrors.concat(validate39.errors);
+errors = vErrors.length;
+}
+var valid0 = _errs7 === errors;
+}
+else {
+var valid0 = true;
+}
+if(valid0){
+if(data.keys !== undefined){
+const _errs8 = errors;
+if(!(validate41(data.keys, {instancePath:instancePath+"/keys",parentData:data,parentDataProperty:"keys",rootData}))){
+vErrors = vErrors === null ? validate41.errors : vErrors.concat(validate41.errors);
+errors = vErrors.length;
+}
+var valid0 = _errs8 === errors;
+}
+else {
+var valid0 = true;
+}
+}
+}
+}
+}
+}
+}
+}
+}
+}
+else {
+validate95.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+return false;
+}
+}
+validate95.errors = vErrors;
+return errors === 0;
+}
+
+const schema31 = {"type":"object","additionalProperties":false,"required":["id","op","path","inode","changed_ns"],"properties":{"id":{"$ref":"kvlane#/$defs/Id"},"op":{"const":"sweep"},"mount":{"$ref":"kvlane#/$defs/MountName"},"timeout_ms":{"$ref":"kvlane#/$defs/TimeoutMs"},"deadline_us":{"$ref":"kvlane#/$defs/DeadlineUs"},"path":{"type":"string","minLength":1,"maxLength":320},"inode":{"type":"string","maxLength":20,"pattern":"^[0-9]{1,20}$"},"changed_ns":{"type":"string","maxLength":20,"pattern":"^[0-9]{1,20}$"}}};
+const pattern5 = new RegExp("^[0-9]{1,20}$", "");
+
+function validate102(data, {instancePath="", parentData, parentDataProperty, rootData=data}={}){
+let vErrors = null;
+let errors = 0;
+if(errors === 0){
+if(data && typeof data == "object" && !Array.isArray(data)){
+let missing0;
+if((((((data.id === undefined) && (missing0 = "id")) || ((data.op === undefined) && (missing0 = "op"))) || ((data.path === undefined) && (missing0 = "path"))) || ((data.inode === undefined) && (missing0 = "inode"))) || ((data.changed_ns === undefined) && (missing0 = "changed_ns"))){
+validate102.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
+return false;
+}
+else {
+const _errs1 = errors;
+for(const key0 in data){
+if(!((((((((key0 === "id") || (key0 === "op")) || (key0 === "mount")) || (key0 === "timeout_ms")) || (key0 === "deadline_us")) || (key0 === "path")) || (key0 === "inode")) || (key0 === "changed_ns"))){
+validate102.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
+return false;
+break;
+}
+}
+if(_errs1 === errors){
+if(data.id !== undefined){
+const _errs2 = errors;
+if(!(validate23(data.id, {instancePath:instancePath+"/id",parentData:data,parentDataProperty:"id",rootData}))){
+vErrors = vErrors === null ? validate23.errors : vErrors.concat(validate23.errors);
+errors = vErrors.length;
+}
+var valid0 = _errs2 === errors;
+}
+else {
+var valid0 = true;
+}
+if(valid0){
+if(data.op !== undefined){
+const _errs3 = errors;
+if("sweep" !== data.op){
+validate102.errors = [{instancePath:instancePath+"/op",schemaPath:"#/properties/op/const",keyword:"const",params:{allowedValue: "sweep"}}];
+return false;
+}
+var valid0 = _errs3 === errors;
+}
+else {
+var valid0 = true;
+}
+if(valid0){
+if(data.mount !== undefined){
+const _errs4 = errors;
+if(!(validate25(data.mount, {instancePath:instancePath+"/mount",parentData:data,parentDataProperty:"mount",rootData}))){
+vErrors = vErrors === null ? validate25.errors : vErrors.concat(validate25.errors);
+errors = vErrors.length;
+}
+var valid0 = _errs4 === errors;
+}
+else {
+var valid0 = true;
+}
+if(valid0){
+if(data.timeout_ms !== undefined){
+const _errs5 = errors;
+if(!(validate27(data.timeout_ms, {instancePath:instancePath+"/timeout_ms",parentData:data,parentDataProperty:"timeout_ms",rootData}))){
+vErrors = vErrors === null ? validate27.errors : vErrors.concat(validate27.errors);
+errors = vErrors.length;
+}
+var valid0 = _errs5 === errors;
+}
+else {
+var valid0 = true;
+}
+if(valid0){
+if(data.deadline_us !== undefined){
+const _errs6 = errors;
+if(!(validate29(data.deadline_us, {instancePath:instancePath+"/deadline_us",parentData:data,parentDataProperty:"deadline_us",rootData}))){
+vErrors = vErrors === null ? validate29.errors : vErrors.concat(validate29.errors);
+errors = vErrors.length;
+}
+var valid0 = _errs6 === errors;
+}
+else {
+var valid0 = true;
+}
+if(valid0){
+if(data.path !== undefined){
+let data5 = data.path;
+const _errs7 = errors;
+if(errors === _errs7){
+if(typeof data5 === "string"){
+if(data5.length > 320){
+validate102.errors = [{instancePath:instancePath+"/path",schemaPath:"#/properties/path/maxLength",keyword:"maxLength",params:{limit: 320}}];
+return false;
+}
+else {
+if(data5.length < 1){
+validate102.errors = [{instancePath:instancePath+"/path",schemaPath:"#/properties/path/minLength",keyword:"minLength",params:{limit: 1}}];
+return false;
+}
+}
+}
+else {
+validate102.errors = [{instancePath:instancePath+"/path",schemaPath:"#/properties/path/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+}
+var valid0 = _errs7 === errors;
+}
+else {
+var valid0 = true;
+}
+if(valid0){
+if(data.inode !== undefined){
+let data6 = data.inode;
+const _errs9 = errors;
+if(errors === _errs9){
+if(typeof data6 === "string"){
+if(data6.length > 20){
+validate102.errors = [{instancePath:instancePath+"/inode",schemaPath:"#/properties/inode/maxLength",keyword:"maxLength",params:{limit: 20}}];
+return false;
+}
+else {
+if(!pattern5.test(data6)){
+validate102.errors = [{instancePath:instancePath+"/inode",schemaPath:"#/properties/inode/pattern",keyword:"pattern",params:{pattern: "^[0-9]{1,20}$"}}];
+return false;
+}
+}
+}
+else {
+validate102.errors = [{instancePath:instancePath+"/inode",schemaPath:"#/properties/inode/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+}
+var valid0 = _errs9 === errors;
+}
+else {
+var valid0 = true;
+}
+if(valid0){
+if(data.changed_ns !== undefined){
+let data7 = data.changed_ns;
+const _errs11 = errors;
+if(errors === _errs11){
+if(typeof data7 === "string"){
+if(data7.length > 20){
+validate102.errors = [{instancePath:instancePath+"/changed_ns",schemaPath:"#/properties/changed_ns/maxLength",keyword:"maxLength",params:{limit: 20}}];
+return false;
+}
+else {
+if(!pattern5.test(data7)){
+validate102.errors = [{instancePath:instancePath+"/changed_ns",schemaPath:"#/properties/changed_ns/pattern",keyword:"pattern",params:{pattern: "^[0-9]{1,20}$"}}];
+return false;
+}
+}
+}
+else {
+validate102.errors = [{instancePath:instancePath+"/changed_ns",schemaPath:"#/properties/changed_ns/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+}
+var valid0 = _errs11 === errors;
+}
+else {
+var valid0 = true;
+}
+}
+}
+}
+}
+}
+}
+}
+}
+}
+}
+else {
+validate102.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+return false;
+}
+}
+validate102.errors = vErrors;
+return errors === 0;
+}
+
+const schema32 = {"type":"object","additionalProperties":false,"required":["id","op","task"],"properties":{"id":{"$ref":"kvlane#/$defs/Id"},"op":{"const":"cancel"},"task":{"$ref":"kvlane#/$defs/Id"}}};
+
+function validate107(data, {instancePath="", parentData, parentDataProperty, rootData=data}={}){
+let vErrors = null;
+let errors = 0;
+if(errors === 0){
+if(data && typeof data == "object" && !Array.isArray(data)){
+let missing0;
+if((((data.id === undefined) && (missing0 = "id")) || ((data.op === undefined) && (missing0 = "op"))) || ((data.task === undefined) && (missing0 = "task"))){
+validate107.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
+return false;
+}
+else {
+const _errs1 = errors;
+for(const key0 in data){
+if(!(((key0 === "id") || (key0 === "op")) || (key0 === "task"))){
+validate107.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
+return false;
+break;
+}
+}
+if(_errs1 === errors){
+if(data.id !== undefined){
+const _errs2 = errors;
+if(!(validate23(data.id, {instancePath:instancePath+"/id",parentData:data,parentDataProperty:"id",rootData}))){
+vErrors = vErrors === null ? validate23.errors : vErrors.concat(validate23.errors);
+errors = vErrors.length;
+}
+var valid0 = _errs2 === errors;
+}
+else {
+var valid0 = true;
+}
+if(valid0){
+if(data.op !== undefined){
+const _errs3 = errors;
 if("cancel" !== data.op){
-validate90.errors = [{instancePath:instancePath+"/op",schemaPath:"#/properties/op/const",keyword:"const",params:{allowedValue: "cancel"}}];
+validate107.errors = [{instancePath:instancePath+"/op",schemaPath:"#/properties/op/const",keyword:"const",params:{allowedValue: "cancel"}}];
 return false;
 }
 var valid0 = _errs3 === errors;
@@ -1448,31 +1935,31 @@ var valid0 = true;
 }
 }
 else {
-validate90.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+validate107.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-validate90.errors = vErrors;
+validate107.errors = vErrors;
 return errors === 0;
 }
 
-const schema30 = {"type":"object","additionalProperties":false,"required":["id","op"],"properties":{"id":{"$ref":"kvlane#/$defs/Id"},"op":{"const":"stats"}}};
+const schema33 = {"type":"object","additionalProperties":false,"required":["id","op"],"properties":{"id":{"$ref":"kvlane#/$defs/Id"},"op":{"const":"stats"}}};
 
-function validate93(data, {instancePath="", parentData, parentDataProperty, rootData=data}={}){
+function validate110(data, {instancePath="", parentData, parentDataProperty, rootData=data}={}){
 let vErrors = null;
 let errors = 0;
 if(errors === 0){
 if(data && typeof data == "object" && !Array.isArray(data)){
 let missing0;
 if(((data.id === undefined) && (missing0 = "id")) || ((data.op === undefined) && (missing0 = "op"))){
-validate93.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
+validate110.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
 return false;
 }
 else {
 const _errs1 = errors;
 for(const key0 in data){
 if(!((key0 === "id") || (key0 === "op"))){
-validate93.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
+validate110.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
 return false;
 break;
 }
@@ -1493,7 +1980,7 @@ if(valid0){
 if(data.op !== undefined){
 const _errs3 = errors;
 if("stats" !== data.op){
-validate93.errors = [{instancePath:instancePath+"/op",schemaPath:"#/properties/op/const",keyword:"const",params:{allowedValue: "stats"}}];
+validate110.errors = [{instancePath:instancePath+"/op",schemaPath:"#/properties/op/const",keyword:"const",params:{allowedValue: "stats"}}];
 return false;
 }
 var valid0 = _errs3 === errors;
@@ -1506,31 +1993,31 @@ var valid0 = true;
 }
 }
 else {
-validate93.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+validate110.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-validate93.errors = vErrors;
+validate110.errors = vErrors;
 return errors === 0;
 }
 
-const schema31 = {"type":"object","additionalProperties":false,"required":["id","op"],"properties":{"id":{"$ref":"kvlane#/$defs/Id"},"op":{"const":"stuck"},"over_ms":{"type":"integer","minimum":0,"maximum":3600000,"description":"Every call that has been with a lane for so long; without it those over stall_ms and those that were given up."}}};
+const schema34 = {"type":"object","additionalProperties":false,"required":["id","op"],"properties":{"id":{"$ref":"kvlane#/$defs/Id"},"op":{"const":"stuck"},"over_ms":{"type":"integer","minimum":0,"maximum":3600000,"description":"Every call that has been with a lane for so long; without it those over stall_ms and those that were given up."}}};
 
-function validate95(data, {instancePath="", parentData, parentDataProperty, rootData=data}={}){
+function validate112(data, {instancePath="", parentData, parentDataProperty, rootData=data}={}){
 let vErrors = null;
 let errors = 0;
 if(errors === 0){
 if(data && typeof data == "object" && !Array.isArray(data)){
 let missing0;
 if(((data.id === undefined) && (missing0 = "id")) || ((data.op === undefined) && (missing0 = "op"))){
-validate95.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
+validate112.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
 return false;
 }
 else {
 const _errs1 = errors;
 for(const key0 in data){
 if(!(((key0 === "id") || (key0 === "op")) || (key0 === "over_ms"))){
-validate95.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
+validate112.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
 return false;
 break;
 }
@@ -1551,7 +2038,7 @@ if(valid0){
 if(data.op !== undefined){
 const _errs3 = errors;
 if("stuck" !== data.op){
-validate95.errors = [{instancePath:instancePath+"/op",schemaPath:"#/properties/op/const",keyword:"const",params:{allowedValue: "stuck"}}];
+validate112.errors = [{instancePath:instancePath+"/op",schemaPath:"#/properties/op/const",keyword:"const",params:{allowedValue: "stuck"}}];
 return false;
 }
 var valid0 = _errs3 === errors;
@@ -1564,18 +2051,18 @@ if(data.over_ms !== undefined){
 let data2 = data.over_ms;
 const _errs4 = errors;
 if(!(((typeof data2 == "number") && (!(data2 % 1) && !isNaN(data2))) && (isFinite(data2)))){
-validate95.errors = [{instancePath:instancePath+"/over_ms",schemaPath:"#/properties/over_ms/type",keyword:"type",params:{type: "integer"}}];
+validate112.errors = [{instancePath:instancePath+"/over_ms",schemaPath:"#/properties/over_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs4){
 if((typeof data2 == "number") && (isFinite(data2))){
 if(data2 > 3600000 || isNaN(data2)){
-validate95.errors = [{instancePath:instancePath+"/over_ms",schemaPath:"#/properties/over_ms/maximum",keyword:"maximum",params:{comparison: "<=", limit: 3600000}}];
+validate112.errors = [{instancePath:instancePath+"/over_ms",schemaPath:"#/properties/over_ms/maximum",keyword:"maximum",params:{comparison: "<=", limit: 3600000}}];
 return false;
 }
 else {
 if(data2 < 0 || isNaN(data2)){
-validate95.errors = [{instancePath:instancePath+"/over_ms",schemaPath:"#/properties/over_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate112.errors = [{instancePath:instancePath+"/over_ms",schemaPath:"#/properties/over_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -1592,31 +2079,31 @@ var valid0 = true;
 }
 }
 else {
-validate95.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+validate112.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-validate95.errors = vErrors;
+validate112.errors = vErrors;
 return errors === 0;
 }
 
-const schema32 = {"type":"object","additionalProperties":false,"required":["id","op"],"properties":{"id":{"$ref":"kvlane#/$defs/Id"},"op":{"const":"ping"}}};
+const schema35 = {"type":"object","additionalProperties":false,"required":["id","op"],"properties":{"id":{"$ref":"kvlane#/$defs/Id"},"op":{"const":"ping"}}};
 
-function validate97(data, {instancePath="", parentData, parentDataProperty, rootData=data}={}){
+function validate114(data, {instancePath="", parentData, parentDataProperty, rootData=data}={}){
 let vErrors = null;
 let errors = 0;
 if(errors === 0){
 if(data && typeof data == "object" && !Array.isArray(data)){
 let missing0;
 if(((data.id === undefined) && (missing0 = "id")) || ((data.op === undefined) && (missing0 = "op"))){
-validate97.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
+validate114.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
 return false;
 }
 else {
 const _errs1 = errors;
 for(const key0 in data){
 if(!((key0 === "id") || (key0 === "op"))){
-validate97.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
+validate114.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
 return false;
 break;
 }
@@ -1637,7 +2124,7 @@ if(valid0){
 if(data.op !== undefined){
 const _errs3 = errors;
 if("ping" !== data.op){
-validate97.errors = [{instancePath:instancePath+"/op",schemaPath:"#/properties/op/const",keyword:"const",params:{allowedValue: "ping"}}];
+validate114.errors = [{instancePath:instancePath+"/op",schemaPath:"#/properties/op/const",keyword:"const",params:{allowedValue: "ping"}}];
 return false;
 }
 var valid0 = _errs3 === errors;
@@ -1650,31 +2137,31 @@ var valid0 = true;
 }
 }
 else {
-validate97.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+validate114.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-validate97.errors = vErrors;
+validate114.errors = vErrors;
 return errors === 0;
 }
 
-const schema33 = {"type":"object","additionalProperties":false,"required":["id","op"],"properties":{"id":{"$ref":"kvlane#/$defs/Id"},"op":{"const":"help"}}};
+const schema36 = {"type":"object","additionalProperties":false,"required":["id","op"],"properties":{"id":{"$ref":"kvlane#/$defs/Id"},"op":{"const":"help"}}};
 
-function validate99(data, {instancePath="", parentData, parentDataProperty, rootData=data}={}){
+function validate116(data, {instancePath="", parentData, parentDataProperty, rootData=data}={}){
 let vErrors = null;
 let errors = 0;
 if(errors === 0){
 if(data && typeof data == "object" && !Array.isArray(data)){
 let missing0;
 if(((data.id === undefined) && (missing0 = "id")) || ((data.op === undefined) && (missing0 = "op"))){
-validate99.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
+validate116.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
 return false;
 }
 else {
 const _errs1 = errors;
 for(const key0 in data){
 if(!((key0 === "id") || (key0 === "op"))){
-validate99.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
+validate116.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
 return false;
 break;
 }
@@ -1695,7 +2182,7 @@ if(valid0){
 if(data.op !== undefined){
 const _errs3 = errors;
 if("help" !== data.op){
-validate99.errors = [{instancePath:instancePath+"/op",schemaPath:"#/properties/op/const",keyword:"const",params:{allowedValue: "help"}}];
+validate116.errors = [{instancePath:instancePath+"/op",schemaPath:"#/properties/op/const",keyword:"const",params:{allowedValue: "help"}}];
 return false;
 }
 var valid0 = _errs3 === errors;
@@ -1708,31 +2195,31 @@ var valid0 = true;
 }
 }
 else {
-validate99.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+validate116.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-validate99.errors = vErrors;
+validate116.errors = vErrors;
 return errors === 0;
 }
 
-const schema34 = {"type":"object","additionalProperties":false,"required":["id","op"],"properties":{"id":{"$ref":"kvlane#/$defs/Id"},"op":{"const":"shutdown"},"timeout_ms":{"$ref":"kvlane#/$defs/TimeoutMs"}}};
+const schema37 = {"type":"object","additionalProperties":false,"required":["id","op"],"properties":{"id":{"$ref":"kvlane#/$defs/Id"},"op":{"const":"shutdown"},"timeout_ms":{"$ref":"kvlane#/$defs/TimeoutMs"}}};
 
-function validate101(data, {instancePath="", parentData, parentDataProperty, rootData=data}={}){
+function validate118(data, {instancePath="", parentData, parentDataProperty, rootData=data}={}){
 let vErrors = null;
 let errors = 0;
 if(errors === 0){
 if(data && typeof data == "object" && !Array.isArray(data)){
 let missing0;
 if(((data.id === undefined) && (missing0 = "id")) || ((data.op === undefined) && (missing0 = "op"))){
-validate101.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
+validate118.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
 return false;
 }
 else {
 const _errs1 = errors;
 for(const key0 in data){
 if(!(((key0 === "id") || (key0 === "op")) || (key0 === "timeout_ms"))){
-validate101.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
+validate118.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
 return false;
 break;
 }
@@ -1753,7 +2240,7 @@ if(valid0){
 if(data.op !== undefined){
 const _errs3 = errors;
 if("shutdown" !== data.op){
-validate101.errors = [{instancePath:instancePath+"/op",schemaPath:"#/properties/op/const",keyword:"const",params:{allowedValue: "shutdown"}}];
+validate118.errors = [{instancePath:instancePath+"/op",schemaPath:"#/properties/op/const",keyword:"const",params:{allowedValue: "shutdown"}}];
 return false;
 }
 var valid0 = _errs3 === errors;
@@ -1779,11 +2266,11 @@ var valid0 = true;
 }
 }
 else {
-validate101.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+validate118.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-validate101.errors = vErrors;
+validate118.errors = vErrors;
 return errors === 0;
 }
 
@@ -1793,10 +2280,13 @@ export const requestValidators = {
   lookup: validate67,
   remove: validate74,
   namespace: validate81,
-  cancel: validate90,
-  stats: validate93,
-  stuck: validate95,
-  ping: validate97,
-  help: validate99,
-  shutdown: validate101,
+  list: validate90,
+  verify: validate95,
+  sweep: validate102,
+  cancel: validate107,
+  stats: validate110,
+  stuck: validate112,
+  ping: validate114,
+  help: validate116,
+  shutdown: validate118,
 };

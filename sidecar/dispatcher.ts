@@ -8,6 +8,7 @@ import type { MountRequest, Request } from '../protocol/request.ts';
 import { BlockTask } from './block_ops.ts';
 import { errnoName } from './errno.ts';
 import { help } from './help.ts';
+import { ListTask, SweepTask, VerifyTask } from './inspect_ops.ts';
 import type { Mount } from './mount.ts';
 import { LookupTask } from './lookup_op.ts';
 import type { Mounts } from './mounts.ts';
@@ -24,7 +25,7 @@ const STUCK_LISTED_MAX = 3000;
 /** How long a `shutdown` without timeout_ms waits for what is in flight. */
 export const SHUTDOWN_TIMEOUT_MS = 500;
 
-const CLASS_OF: Record<MountRequest['op'], LaneClass> = { load: 'load', store: 'store', lookup: 'metadata', remove: 'metadata', namespace: 'metadata' };
+const CLASS_OF: Record<MountRequest['op'], LaneClass> = { load: 'load', store: 'store', lookup: 'metadata', remove: 'metadata', namespace: 'metadata', list: 'metadata', sweep: 'metadata', verify: 'load' };
 
 export interface DispatcherContext {
   tasks: TaskContext;
@@ -113,6 +114,9 @@ export class Dispatcher {
     let task;
     if (request.op === 'lookup') task = new LookupTask(request, mount!, group, nowUs, deadlineUs, context);
     else if (request.op === 'namespace') task = new NamespaceTask(request, mount!, group, nowUs, deadlineUs, context);
+    else if (request.op === 'list') task = new ListTask(request, mount!, group, nowUs, deadlineUs, context);
+    else if (request.op === 'sweep') task = new SweepTask(request, mount!, group, nowUs, deadlineUs, context);
+    else if (request.op === 'verify') task = new VerifyTask(request, mount!, group, nowUs, deadlineUs, context);
     else {
       task = new BlockTask(request, mount!, nowUs, deadlineUs, context);
       const obstacle = deadlineUs <= nowUs ? null : task.obstacle();

@@ -18,6 +18,8 @@ import type { Mount } from './mount.ts';
 import { Operation, gateKeyOf, keyOf, type Done, type Owner } from './operation.ts';
 import { Prober, type ProbeHost } from './prober.ts';
 
+/** Their time says how much they had to read, not how fast the mount is. */
+const MANY_CALLS: ReadonlySet<Operation['kind']> = new Set(['list', 'verify']);
 /** Between two good probes: apart enough not to be one lucky moment, and three of them well under a second. */
 export const PROBE_AGAIN_US = 25_000;
 /** After a probe that failed at once: four a second notice a mount that comes back within one. */
@@ -92,7 +94,7 @@ export class LaneGroup implements Alarm, ProbeHost {
     if (done.status === 'wrong_store') this.#context.storeLost(operation.mount, done);
     if (!done.uncached || done.status === 'expired' || done.status === 'saturated') return;
     this.breaker.completed(nowUs - done.kernelUs, nowUs);
-    if (done.status === 'ok' && done.kernelUsKnown) this.latency.record(operation.bytes, done.kernelUs);
+    if (done.status === 'ok' && done.kernelUsKnown && !MANY_CALLS.has(operation.kind)) this.latency.record(operation.bytes, done.kernelUs);
   }
 
   #count(operation: Operation, done: Done): void {

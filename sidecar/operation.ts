@@ -90,5 +90,6 @@ export function gateKeyOf(mount: Mount, namespace: string, hex: string): string 
 }
 
 export function keyOf(operation: Operation): string {
+  if (operation.asked !== null && 'path' in operation.asked) return operation.asked.path;
   return operation.hex === '' ? operation.namespace : `${operation.namespace}/${operation.hex}`;
 }

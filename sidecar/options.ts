@@ -25,6 +25,7 @@ export interface ServeOptions {
   fsync: boolean;
   fileMode: number;
   recycle: Recycle;
+  tidy: boolean;
   /** How long a look-up believes what this process stored, loaded or saw; 0: it always asks the mount. */
   indexMs: number;
   holdBreakerClosed: boolean;
@@ -109,6 +110,7 @@ export function serveProgram(cwd: () => string, say: (text: string) => void, tak
     .option('--fsync', 'a stored block is on the disk before its answer (slower; a cache seldom needs it)')
     .addOption(new Option('--file-mode <MODE>', 'permissions of new block files, octal').argParser(fileMode).default(0o600, '0600'))
     .addOption(new Option('--recycle <WHEN>', 'overwrite the files of removed and replaced blocks instead of making new ones; auto: on ext4, xfs and tmpfs; on: on other file systems of this machine too, never on a network one').choices(['auto', 'on', 'off']).default('auto'))
+    .option('--no-tidy', 'unlink nothing that sidecars which ended left in recycle/: for who only looks')
     .addOption(new Option('--index-ms <T>', 'look-ups believe for so long that a block is there which this sidecar stored, loaded or saw; if another process removed it, its load says NOT_FOUND; 0 asks the mount each time').argParser(indexMs).default(0))
     .option('--no-attach', 'no socket for kvlane top and metrics to look in by')
     .addOption(new Option('--attach-dir <DIR>', 'where that socket lies: a directory of your own on a tmpfs (usually $XDG_RUNTIME_DIR/kvlane or /dev/shm/kvlane-UID)').argParser((word: string) => attachDirectory(word, cwd)))
@@ -151,6 +153,7 @@ export function serveProgram(cwd: () => string, say: (text: string) => void, tak
         fsync: given.fsync ?? false,
         fileMode: given.fileMode,
         recycle: given.recycle,
+        tidy: given.tidy,
         indexMs: given.indexMs,
         holdBreakerClosed: given.testHoldBreakerClosed ?? false,
         unchecked: given.testUnchecked ?? false,
@@ -183,6 +186,7 @@ interface Given {
   fsync?: boolean;
   fileMode: number;
   recycle: Recycle;
+  tidy: boolean;
   indexMs: number;
   testHoldBreakerClosed?: boolean;
   testUnchecked?: boolean;

@@ -44,7 +44,7 @@ const NONE = { files: 0, bytes: 0, restUs: 0 };
 const SOME = { files: RECYCLE_FILES_MAX, bytes: RECYCLE_BYTES_MAX, restUs: RECYCLE_REST_US };
 
 export class Recycling implements Owner {
-  #options: Pick<ServiceOptions, 'recycle' | 'fileMode'>;
+  #options: Pick<ServiceOptions, 'recycle' | 'tidy' | 'fileMode'>;
   #native: Native;
   #lanes: Lanes;
   #deadlines: Deadlines;
@@ -53,7 +53,7 @@ export class Recycling implements Owner {
   #later = new Map<Mount, Alarm>();
   #whyNot = new Map<Mount, string>();
 
-  constructor(options: Pick<ServiceOptions, 'recycle' | 'fileMode'>, native: Native, lanes: Lanes, deadlines: Deadlines, log: Log) {
+  constructor(options: Pick<ServiceOptions, 'recycle' | 'tidy' | 'fileMode'>, native: Native, lanes: Lanes, deadlines: Deadlines, log: Log) {
     this.#options = options;
     this.#native = native;
     this.#lanes = lanes;
@@ -63,13 +63,13 @@ export class Recycling implements Owner {
 
   /** Its file system is known now; after a remount it may be another. */
   identified(mount: Mount, nowUs: number): void {
-    const { recycle, fileMode } = this.#options;
+    const { recycle, tidy, fileMode } = this.#options;
     const reason = whyNot(recycle, mount.fsType);
     this.#whyNot.set(mount, reason);
     const limits: RecycleLimits = { ...(reason === '' ? SOME : NONE), fileMode };
     this.#native.setRecycling(mount.nativeId, limits);
     if (reason !== '' && recycle === 'on') this.#log.warn('--recycle on has no effect', { mount: mount.name, reason });
-    if (whyNot('on', mount.fsType) !== '') return;
+    if (!tidy || whyNot('on', mount.fsType) !== '') return;
     // Also where nothing is recycled now: another sidecar may have done so, or this one before it was told otherwise.
     this.#tidy(mount, nowUs);
     this.#tidyLater(mount, nowUs);

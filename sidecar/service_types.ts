@@ -66,6 +66,8 @@ export interface ServiceOptions {
   fileMode: number;
   /** auto: on file systems that are known to gain by it and to keep its rules; on: on others of this machine too. */
   recycle: Recycle;
+  /** What dead sidecars left in recycle/ is unlinked. */
+  tidy: boolean;
   /** How long a look-up believes what this process stored, loaded or saw; 0: it always asks the mount. */
   indexMs: number;
   /** For tests with many stuck operations: the breaker counts but never opens. */

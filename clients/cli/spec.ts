@@ -91,6 +91,8 @@ export const EXIT_OK = 0;
 /** The command did its work, and what it found is not as it should be. */
 export const EXIT_FOUND = 1;
 export const EXIT_USAGE = 2;
+/** The command could not look at all that it was to look at: a mount that hangs, a directory that may not be read. */
+export const EXIT_UNSEEN = 3;
 /** An error inside kvlane. */
 export const EXIT_FATAL = 70;
 

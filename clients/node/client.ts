@@ -32,7 +32,7 @@ interface ClientEvents {
   gone: [string];
 }
 
-const TIMED = new Set<Op>(['store', 'load', 'lookup', 'remove', 'namespace']);
+const TIMED = new Set<Op>(['store', 'load', 'lookup', 'remove', 'namespace', 'list', 'verify', 'sweep']);
 
 export class Client extends EventEmitter<ClientEvents> {
   readonly process: SidecarProcess;

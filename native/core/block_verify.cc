@@ -11,6 +11,8 @@
 #include <algorithm>
 #include <cerrno>
 #include <new>
+#include <string>
+#include <string_view>
 #include <utility>
 
 #include "block_steps.h"
@@ -83,7 +85,7 @@ class VerifyWork final : public Steps {
             damaged(Phase::read, "the payload does not fit its checksum");
         } else {
             op_.result.stored_bytes = payload_bytes_;
-            done(Phase::close);
+            end(Status::ok, 0, Phase::close, about_);
         }
         return ended(lane);
     }
@@ -164,6 +166,9 @@ class VerifyWork final : public Steps {
         if (page.payload_bytes > size_ || size_ != file_bytes(page.payload_bytes)) return damaged(Phase::header, "its length is not what its header says"), false;
         payload_bytes_ = page.payload_bytes;
         payload_xxh3_ = page.payload_xxh3;
+        // Whoever may write to the store may have forged it: nothing goes into JSON but digits.
+        const std::string_view writer(page.writer, sizeof page.writer);
+        about_ = "{\"created_us\":" + std::to_string(page.created_unix_us) + (plain_hex(writer) ? ",\"writer\":\"" + std::string(writer) + "\"}" : "}");
         return payload(header_bytes);
     }
 
@@ -210,6 +215,7 @@ class VerifyWork final : public Steps {
     uint64_t header_xxh3_ = 0;
     uint64_t payload_bytes_ = 0;
     uint64_t payload_xxh3_ = 0;
+    std::string about_;  // what its header says beside
     uint64_t hashed_ = 0;
 };
 

@@ -52,6 +52,9 @@ const CLIENTS = [
   { op: 'lookup', keys: ['a/00'] },
   { op: 'remove', keys: ['a/00'] },
   { op: 'namespace', name: 'a', fingerprint: {} },
+  { op: 'list', path: 'blocks' },
+  { op: 'verify', keys: ['a/00'] },
+  { op: 'sweep', path: 'recycle/0123456789abcdef/1', inode: '1', changed_ns: '1' },
   { op: 'cancel', task: 1 },
   { op: 'shutdown' },
 ];

@@ -45,6 +45,16 @@ test('bash offers a name for a mount, and directories after it', () => {
   expect(offered(['kvlane', 'man', '--all', ''], folder)).toEqual(['one two', 'three']);
 });
 
+test('inspect is offered its actions, then directories, and its options with their choices', () => {
+  const folder = freshDirectory();
+  mkdirSync(join(folder, 'store'));
+  writeFileSync(join(folder, 'file'), '');
+  expect(offered(['kvlane', 'inspect', ''])).toEqual(['df', 'explain', 'ls', 'rm', 'verify']);
+  expect(offered(['kvlane', 'inspect', 'ls', ''], folder)).toEqual(['store']);
+  expect(offered(['kvlane', 'inspect', 'ls', 'store', '--so'])).toEqual(['--sort']);
+  expect(offered(['kvlane', 'inspect', 'ls', 'store', '--sort', ''])).toEqual(['age', 'name', 'size']);
+});
+
 test('behind the file of a record bash completes another command line', () => {
   const folder = freshDirectory();
   writeFileSync(join(folder, 'old.ndjson'), '');

@@ -1,6 +1,6 @@
 // asked.ts — a request as the client knows it, until it is answered.
 import type { LaneClass } from '../../native/index.ts';
-import type { Code, Id, Op } from '../../protocol/messages.ts';
+import { OPS, type Code, type Id, type Op } from '../../protocol/messages.ts';
 
 /** A request that the decoder let through. */
 export interface Asked {
@@ -38,5 +38,8 @@ export interface Asked {
   /** Every code of its answer. */
   codes: Set<Code>;
 }
+
+/** What the simulation asks for. list, verify and sweep are for whoever looks after a store, and change no block: test/unit/inspect_ops.test.ts. */
+export const SIMULATED_OPS: readonly Op[] = OPS.filter((op) => op !== 'list' && op !== 'verify' && op !== 'sweep');
 
 export const CLASS_OF: Partial<Record<Op, LaneClass>> = { load: 'load', store: 'store', lookup: 'metadata', remove: 'metadata', namespace: 'metadata' };

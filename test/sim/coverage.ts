@@ -1,6 +1,7 @@
 // coverage.ts — what a large run must have seen at least once. A state that the seeds never reach is not tested, whatever
 // passes; so a large run that misses one fails.
-import { CANCEL_STATES, CODES, LANE_CLASSES, NAMESPACE_STATES, OPS, PHASES, SLOT_WORDS, type Code, type Op } from '../../protocol/messages.ts';
+import { CANCEL_STATES, CODES, LANE_CLASSES, NAMESPACE_STATES, PHASES, SLOT_WORDS, type Code, type Op } from '../../protocol/messages.ts';
+import { SIMULATED_OPS } from './asked.ts';
 
 /** Runs of fewer seeds may miss something by chance. */
 export const ALL_FROM_SEEDS = 1_000;
@@ -19,7 +20,7 @@ const CODES_OF: Partial<Record<Op, readonly Code[]>> = {
 export const WANTED: readonly string[] = [
   ...CODES.map((code) => `code ${code}`),
   ...Object.entries(CODES_OF).flatMap(([op, codes]) => codes.map((code) => `${code} ${op}`)),
-  ...OPS.map((op) => `ok ${op}`),
+  ...SIMULATED_OPS.map((op) => `ok ${op}`),
   ...(['load', 'store', 'remove'] as const).map((op) => `failed ${op}`),
   ...(['load', 'store', 'remove', 'lookup', 'namespace'] as const).map((op) => `refused ${op}`),
   ...LANE_CLASSES.flatMap((laneClass) => STEPS_OF_A_BREAKER.map((step) => `breaker ${laneClass}: ${step}`)),

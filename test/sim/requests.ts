@@ -1,6 +1,7 @@
 // requests.ts — what a client might ask: all ops in both forms, of few keys so that they meet, in slots that are its own (now and
 // then not), with deadlines of every length, and lines that are no requests at all.
-import { LIMITS, OPS } from '../../protocol/messages.ts';
+import { LIMITS } from '../../protocol/messages.ts';
+import { SIMULATED_OPS } from './asked.ts';
 import { CLIENTS, QUARANTINED } from './checker.ts';
 import type { Random } from './random.ts';
 import type { Sidecar } from './sidecar.ts';
@@ -136,7 +137,7 @@ export function malformed(asking: Asking): unknown {
     case 10:
       return { ...good, keys: random.pick([[], ['../x'], ['llama/ZZ'], ['a'], 'llama/aa', [null]]) };
     default:
-      return { ...good, id: random.pick([...asking.sidecar.checker.asked.keys(), 0]), op: random.pick([...OPS, 'nothing']) };
+      return { ...good, id: random.pick([...asking.sidecar.checker.asked.keys(), 0]), op: random.pick([...SIMULATED_OPS, 'nothing']) };
   }
 }
 

@@ -31,6 +31,7 @@ test('one mount is enough; all else has a default', () => {
     fsync: false,
     fileMode: 0o600,
     recycle: 'auto',
+    tidy: true,
     indexMs: 0,
     holdBreakerClosed: false,
     unchecked: false,
@@ -41,7 +42,7 @@ test('one mount is enough; all else has a default', () => {
 });
 
 test('everything can be said', () => {
-  const words = '--mount a=/a --mount b=b/../c --create --arena-fd 7 --huge-pages require --bounce all --slot-bytes 64KiB --timeout-ms 250 --stall-ms 100 --engine aio --lanes 2 --stuck-max 1000 --stuck-process-max 2000 --fsync --file-mode 0660 --recycle off --index-ms 5000 --attach-dir sockets --test-hold-breaker-closed --test-unchecked --test-slots 12 --test-start-wait-ms 5000';
+  const words = '--mount a=/a --mount b=b/../c --create --arena-fd 7 --huge-pages require --bounce all --slot-bytes 64KiB --timeout-ms 250 --stall-ms 100 --engine aio --lanes 2 --stuck-max 1000 --stuck-process-max 2000 --fsync --file-mode 0660 --recycle off --no-tidy --index-ms 5000 --attach-dir sockets --test-hold-breaker-closed --test-unchecked --test-slots 12 --test-start-wait-ms 5000';
   expect(served(...words.split(' '))).toEqual({
     mounts: [
       { name: 'a', root: '/a', create: true },
@@ -60,6 +61,7 @@ test('everything can be said', () => {
     fsync: true,
     fileMode: 0o660,
     recycle: 'off',
+    tidy: false,
     indexMs: 5000,
     holdBreakerClosed: true,
     unchecked: true,

@@ -40,6 +40,12 @@ test.each([
   expect(native.held('tidy')).toHaveLength(looks);
 });
 
+test('with --no-tidy nothing is looked for, then or later', async () => {
+  const { native, advance } = await started({ recycle: 'auto', tidy: false }, on('ext4'));
+  advance(LOOK_AGAIN_US / 1000);
+  expect(native.submitted.filter((spec) => spec.kind === 'tidy')).toEqual([]);
+});
+
 test('while a mount is suspended nobody looks, and one more lane is not stuck for it', async () => {
   const { native, lookup, advance, events } = await started({ recycle: 'auto' }, (spec) => (spec.kind === 'tidy' ? { text: '0' } : on('ext4')(spec)));
   const looks = (): number => native.submitted.filter((spec) => spec.kind === 'tidy').length;

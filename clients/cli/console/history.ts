@@ -1,8 +1,8 @@
 // history.ts — what was typed in earlier sessions. The home directory may lie on a mount that hangs, and a console must start and
 // leave all the same: the file is read and written by small programs, each waited for so long and no longer.
-import { spawn } from 'node:child_process';
 import { homedir } from 'node:os';
 import { dirname, join } from 'node:path';
+import { smallProgram } from '../small_program.ts';
 
 /** Lines kept and offered. */
 export const HISTORY_LINES_MAX = 1000;
@@ -19,7 +19,7 @@ export function historyFile(env: NodeJS.ProcessEnv): string {
 
 /** The latest first, as readline wants them; empty where the file cannot be read in time. */
 export async function readHistory(file: string): Promise<string[]> {
-  const text = await small(['tail', '-n', String(HISTORY_LINES_MAX), '--', file], '', READ_MS_MAX);
+  const text = await smallProgram(['tail', '-n', String(HISTORY_LINES_MAX), '--', file], '', READ_MS_MAX);
   return [...new Set(text.split('\n').filter((line) => line !== '').reverse())];
 }
 
@@ -28,29 +28,5 @@ export async function appendHistory(file: string, lines: readonly string[]): Pro
   const kept = lines.filter((line) => line.length <= LINE_CHARS_MAX);
   if (kept.length === 0) return;
   const script = 'umask 077; mkdir -p -- "$2" && cat >>"$1" && [ "$(wc -l <"$1")" -gt "$3" ] && tail -n "$4" -- "$1" >"$1.$$" && mv -- "$1.$$" "$1"; exit 0';
-  await small(['sh', '-c', script, 'sh', file, dirname(file), String(2 * HISTORY_LINES_MAX), String(HISTORY_LINES_MAX)], `${kept.join('\n')}\n`, WRITE_MS_MAX);
-}
-
-/** What a program says, or what it said until its time was over; it is killed then and not waited for. */
-function small([command = '', ...words]: string[], input: string, timeoutMs: number): Promise<string> {
-  return new Promise((done) => {
-    const child = spawn(command, words, { cwd: '/', stdio: ['pipe', 'pipe', 'ignore'], env: { PATH: process.env['PATH'] ?? '/usr/bin:/bin', LC_ALL: 'C' } });
-    let said = '';
-    const end = (): void => {
-      clearTimeout(timer);
-      child.stdin.destroy();
-      child.stdout.destroy();
-      child.unref();
-      done(said);
-    };
-    const timer = setTimeout(() => {
-      child.kill('SIGKILL');
-      end();
-    }, timeoutMs);
-    child.stdout.setEncoding('utf8').on('data', (text: string) => (said += text));
-    child.on('error', end);
-    child.on('close', end);
-    child.stdin.on('error', () => {});
-    child.stdin.end(input);
-  });
+  await smallProgram(['sh', '-c', script, 'sh', file, dirname(file), String(2 * HISTORY_LINES_MAX), String(HISTORY_LINES_MAX)], `${kept.join('\n')}\n`, WRITE_MS_MAX);
 }

@@ -31,6 +31,9 @@ export const USAGE: Record<Op, string> = {
   lookup: 'lookup KEY…',
   remove: 'remove KEY…',
   namespace: 'namespace NAME FINGERPRINT [bump=true]',
+  list: 'list PATH',
+  verify: 'verify KEY…',
+  sweep: 'sweep PATH inode=N changed_ns=N',
   cancel: 'cancel TASK',
   stats: 'stats',
   stuck: 'stuck',
@@ -112,6 +115,7 @@ function place(meant: Meant, bare: Word[], after: Span): void {
       return;
     case 'lookup':
     case 'remove':
+    case 'verify':
       return columns(meant, bare, after);
     case 'namespace': {
       const [name, fingerprint, more] = bare;
@@ -125,6 +129,13 @@ function place(meant: Meant, bare: Word[], after: Span): void {
       const [task, more] = bare;
       if (task !== undefined) put(meant, 'task', /^\d+$/.test(task.text) ? Number(task.text) : textOf(task), task);
       if (fields['task'] === undefined) throw new Misreading(after, 'which task? give the number of a request that is not answered yet');
+      return tooMany(meant, more);
+    }
+    case 'list':
+    case 'sweep': {
+      const [path, more] = bare;
+      if (path !== undefined) put(meant, 'path', textOf(path), path);
+      if (fields['path'] === undefined) throw new Misreading(after, `a path is missing: ${USAGE[op]}`);
       return tooMany(meant, more);
     }
     default:

@@ -60,6 +60,7 @@ export function pageOfAll(table: readonly CommandSpec[]): Page {
           { kind: 'term', term: '0', text: 'All is as it should be.' },
           { kind: 'term', term: '1', text: 'The command did its work and found something that should not be so.' },
           { kind: 'term', term: '2', text: 'The command line is wrong, or what it names cannot be used; nothing was done.' },
+          { kind: 'term', term: '3', text: 'Not all could be looked at: a mount that hangs, a directory that may not be read.' },
           { kind: 'term', term: '70', text: 'An error inside kvlane.' },
         ],
       },

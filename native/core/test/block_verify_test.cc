@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "block_fixture.h"
+#include "paths.h"
 #include "test.h"
 
 using namespace kvlane;
@@ -41,7 +42,8 @@ TEST("a block of any length is found good and its length told, also where pieces
         const Result result = store.run(verify(store));
         CHECK_EQUAL(result.status, Status::ok);
         CHECK_EQUAL(result.stored_bytes, bytes);
-        CHECK(result.uncached && result.aside_inode == 0 && result.text.empty());
+        CHECK(result.uncached && result.aside_inode == 0);
+        CHECK(result.text.starts_with("{\"created_us\":") && result.text.ends_with(",\"writer\":\"" + writer_name() + "\"}"));
         CHECK(TestStore::contents(store.path(key)) == before);
     }
 }

@@ -41,6 +41,13 @@ INLINE_BLOCKS_MAX: Final = 8
 FINGERPRINT_BYTES_MAX: Final = 16384
 # levels. A fingerprint nests no deeper, so that comparing two is cheap.
 FINGERPRINT_DEPTH_MAX: Final = 16
+# entries. In one answer of list. A name of 255 control characters takes six bytes each in JSON, and so many of
+# those still fit a line.
+LIST_ENTRIES_MAX: Final = 512
+# blocks. In one request of verify: each is read whole, and its finding may be a sentence.
+VERIFY_BLOCKS_MAX: Final = 256
+# characters. Of a path below a root that list or sweep is given; the longest that kvlane makes itself has 269.
+PATH_CHARS_MAX: Final = 320
 # ms. One hour, for timeout_ms and for how far ahead deadline_us may lie: more is a mistake of units.
 TIMEOUT_MS_MAX: Final = 3600000
 # ms. How long after the deadline a client waits for the sidecar's answer before it has the last word itself.
@@ -66,6 +73,9 @@ LIMITS: Final[dict[str, int]] = {
     "inline_blocks_max": INLINE_BLOCKS_MAX,
     "fingerprint_bytes_max": FINGERPRINT_BYTES_MAX,
     "fingerprint_depth_max": FINGERPRINT_DEPTH_MAX,
+    "list_entries_max": LIST_ENTRIES_MAX,
+    "verify_blocks_max": VERIFY_BLOCKS_MAX,
+    "path_chars_max": PATH_CHARS_MAX,
     "timeout_ms_max": TIMEOUT_MS_MAX,
     "grace_ms": GRACE_MS,
     "clock_skew_ms_max": CLOCK_SKEW_MS_MAX,
@@ -100,6 +110,9 @@ Op = Literal[
     "lookup",
     "remove",
     "namespace",
+    "list",
+    "verify",
+    "sweep",
     "cancel",
     "stats",
     "stuck",
@@ -154,6 +167,28 @@ NamespaceState = Literal[
     "created",
     "matches",
     "differs",
+]
+
+EntryType = Literal[
+    "file",
+    "directory",
+    "link",
+    "other",
+    "escaped",
+]
+
+BlockFinding = Literal[
+    "sound",
+    "corrupt",
+    "newer_format",
+    "not_found",
+    "unknown",
+]
+
+SweepState = Literal[
+    "removed",
+    "changed",
+    "absent",
 ]
 
 Backing = Literal[
@@ -255,6 +290,36 @@ class InlineBlock(_InlineBlockRequired, total=False):
     base64: str
 
 
+class ListEntry(TypedDict):
+    """One name in a directory of the store. Sizes and times beyond 2^53 - 1 are told as that; inode and changed_ns are
+    exact, for sweep."""
+
+    name: str
+    type: EntryType
+    bytes: int
+    allocated_bytes: int
+    modified_ms: int
+    changed_ms: int
+    inode: str
+    changed_ns: str
+
+
+class _VerifiedBlockRequired(TypedDict):
+    finding: BlockFinding
+
+
+class VerifiedBlock(_VerifiedBlockRequired, total=False):
+    """What one block is, as it was read just now. Nothing was changed."""
+
+    stored_bytes: int
+    created_ms: int
+    writer: str
+    code: Code
+    phase: Phase
+    errno: str
+    message: str
+
+
 _StuckEntryRequired = TypedDict(
     "_StuckEntryRequired",
     {
@@ -342,6 +407,9 @@ OPS: Final[tuple[Op, ...]] = (
     "lookup",
     "remove",
     "namespace",
+    "list",
+    "verify",
+    "sweep",
     "cancel",
     "stats",
     "stuck",
@@ -396,6 +464,28 @@ NAMESPACE_STATES: Final[tuple[NamespaceState, ...]] = (
     "created",
     "matches",
     "differs",
+)
+
+ENTRY_TYPES: Final[tuple[EntryType, ...]] = (
+    "file",
+    "directory",
+    "link",
+    "other",
+    "escaped",
+)
+
+BLOCK_FINDINGS: Final[tuple[BlockFinding, ...]] = (
+    "sound",
+    "corrupt",
+    "newer_format",
+    "not_found",
+    "unknown",
+)
+
+SWEEP_STATES: Final[tuple[SweepState, ...]] = (
+    "removed",
+    "changed",
+    "absent",
 )
 
 BACKINGS: Final[tuple[Backing, ...]] = (
@@ -573,6 +663,47 @@ class NamespaceMessage(_NamespaceMessageRequired, total=False):
     bump: bool
 
 
+class _ListMessageRequired(TypedDict):
+    id: Id
+    op: Literal["list"]
+    path: str
+
+
+class ListMessage(_ListMessageRequired, total=False):
+    mount: MountName
+    timeout_ms: TimeoutMs
+    deadline_us: DeadlineUs
+    cookie: str
+    entries_max: int
+
+
+class _VerifyMessageRequired(TypedDict):
+    id: Id
+    op: Literal["verify"]
+    keys: Keys
+
+
+class VerifyMessage(_VerifyMessageRequired, total=False):
+    mount: MountName
+    timeout_ms: TimeoutMs
+    deadline_us: DeadlineUs
+    namespace: NamespaceWithGeneration
+
+
+class _SweepMessageRequired(TypedDict):
+    id: Id
+    op: Literal["sweep"]
+    path: str
+    inode: str
+    changed_ns: str
+
+
+class SweepMessage(_SweepMessageRequired, total=False):
+    mount: MountName
+    timeout_ms: TimeoutMs
+    deadline_us: DeadlineUs
+
+
 class CancelMessage(TypedDict):
     id: Id
     op: Literal["cancel"]
@@ -678,6 +809,30 @@ class NamespaceAnswer(TypedDict):
     generation: int
     key_namespace: str
     fingerprint: Fingerprint
+
+
+class ListAnswer(TypedDict):
+    """Some of the names in one directory, in no order; cookie asks for those that follow, null: there are none."""
+
+    id: Id
+    ok: Literal[True]
+    entries: list[ListEntry]
+    cookie: str | None
+
+
+class VerifyAnswer(TypedDict):
+    """One entry a key; complete is false where one is unknown."""
+
+    id: Id
+    ok: Literal[True]
+    blocks: list[VerifiedBlock]
+    complete: bool
+
+
+class SweepAnswer(TypedDict):
+    id: Id
+    ok: Literal[True]
+    state: SweepState
 
 
 class CancelAnswer(TypedDict):
@@ -811,6 +966,9 @@ RequestMessage = (
     | LookupMessage
     | RemoveMessage
     | NamespaceMessage
+    | ListMessage
+    | VerifyMessage
+    | SweepMessage
     | CancelMessage
     | StatsMessage
     | StuckMessage
@@ -826,6 +984,9 @@ Answer = (
     | LookupAnswer
     | RemoveAnswer
     | NamespaceAnswer
+    | ListAnswer
+    | VerifyAnswer
+    | SweepAnswer
     | CancelAnswer
     | StatsAnswer
     | StuckAnswer
