@@ -17,6 +17,7 @@ export type NativeStatus =
   | 'io_error'
   | 'no_space'
   | 'wrong_store'
+  | 'fenced' // another holder of the lease has a higher number; nothing was changed
   | 'expired' // the deadline passed while it was queued or between two calls; no call was started after it
   | 'saturated'; // no thread could be made for it (errno), and no lane lives
 
@@ -126,7 +127,12 @@ export type OpSpec = { id: number; mount: number; rootGeneration: number; /** 0:
   | { kind: 'load'; namespace: string; hex: string; region: 0 | 1; offset: number; bytes: number }
   | { kind: 'store'; namespace: string; hex: string; region: 0 | 1; offset: number; bytes: number; replace: boolean; durable: boolean; fileMode: number }
   | { kind: 'lookup'; namespace: string; names: readonly string[] }
-  | { kind: 'remove'; namespace: string; hex: string }
+  /** With `inode`, only this version of it, and while `fence` (a path below the root) is not there; '' each: whatever it is. */
+  | { kind: 'remove'; namespace: string; hex: string; inode?: string; modifiedNs?: string; fence?: string }
+  | { kind: 'remove_file'; path: string; inode: string; changedNs: string; fence: string }
+  | { kind: 'list'; path: string; cookie: string; entriesMax: number }
+  | { kind: 'touch'; namespace: string; names: readonly string[]; olderUs: number }
+  | { kind: 'lease'; action: 'look' | 'take' | 'renew' | 'leave'; number: number; text: string; fileMode: number }
   | { kind: 'aside'; namespace: string; hex: string; inode: string; fileMode: number }
   | { kind: 'identify'; create: boolean; fileMode: number }
   | { kind: 'namespace'; namespace: string; fingerprint: string; bump: boolean; fileMode: number }

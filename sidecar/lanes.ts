@@ -8,7 +8,7 @@ import type { Code } from '../protocol/messages.ts';
 import { KeyGate } from './key_gate.ts';
 import type { LaneGroup } from './lane_group.ts';
 import type { Mount } from './mount.ts';
-import type { Done, Operation } from './operation.ts';
+import { gateKeyOf, type Done, type Operation } from './operation.ts';
 import type { Slots } from './slots.ts';
 
 /** What settle() found. */
@@ -171,6 +171,13 @@ export class Lanes {
     return [...this.#operations.values()].filter((operation) => operation.group === group && operation.inHand);
   }
 
+  /** As the gate calls them. Looks at every operation of the process. */
+  keysOfLoads(): Set<string> {
+    const keys = new Set<string>();
+    for (const { kind, mount, namespace, hex } of this.#operations.values()) if (kind === 'load') keys.add(gateKeyOf(mount, namespace, hex));
+    return keys;
+  }
+
   /** False: it waits at its gate. */
   #enlist(operation: Operation): boolean {
     operation.id = this.#nextId;
@@ -243,6 +250,7 @@ export class Lanes {
     const rootGeneration = operation.mount.rootGeneration;
     const deadlineUs = operation.deadlineUs;
     const fileMode = this.#fileMode;
+    if (operation.carried !== null) return { id, mount, rootGeneration, deadlineUs, ...operation.carried };
     switch (operation.kind) {
       case 'load':
         return { id, kind: 'load', mount, rootGeneration, deadlineUs, namespace, hex, region, offset, bytes };
@@ -262,6 +270,8 @@ export class Lanes {
         return { id, kind: 'tidy', mount, rootGeneration, deadlineUs, olderUs: operation.olderUs, fileMode };
       case 'probe':
         return { id, kind: 'probe', mount, rootGeneration, deadlineUs, probeClass: operation.group!.laneClass, fileMode };
+      default:
+        throw new Error(`a ${operation.kind} carries what it asks`);
     }
   }
 }

@@ -13,6 +13,10 @@ import type { MemoryBook } from './slots.ts';
 export type Done = Extract<NativeEvent, { type: 'done' }>;
 export type Kind = OpSpec['kind'];
 
+type Rest<T> = T extends OpSpec ? Omit<T, 'id' | 'mount' | 'rootGeneration' | 'deadlineUs'> : never;
+/** All of a spec but what every operation has: of kinds that go to native as they were asked. */
+export type Carried = Rest<Extract<OpSpec, { kind: 'list' | 'lease' | 'touch' | 'remove' | 'remove_file' }>>;
+
 export interface Owner {
   /** It ended while its owner still waited for it. */
   completed(operation: Operation, done: Done, nowUs: number): void;
@@ -61,6 +65,7 @@ export class Operation {
   text = '';
   olderUs = 0; // tidy
   flag = false; // identify: create; namespace: bump
+  carried: Carried | null = null;
 
   constructor(kind: Kind, mount: Mount, group: LaneGroup | null, pool: number, owner: Owner, index: number, deadlineUs: number) {
     this.kind = kind;

@@ -63,6 +63,8 @@ function made(spec: OpSpec, afresh: boolean, aio: boolean): Call[] {
       return [...opened, call('stat', 60), call('unlink', 60)];
     case 'probe':
       return [call('open', 60), spec.probeClass === 'load' ? call('read', 100) : spec.probeClass === 'store' ? call('write', 100) : call('stat', 60)];
+    default:
+      throw new Error(`no ${spec.kind} is asked for in the simulation: it has no capacity and nobody who inspects`);
   }
 }
 

@@ -29,7 +29,7 @@ interface FakePool {
   forProbes: boolean;
 }
 
-const FIRST_PHASE: Record<OpSpec['kind'], Phase> = { load: 'read', store: 'write', lookup: 'stat', remove: 'unlink', aside: 'rename', identify: 'open', namespace: 'open', tidy: 'unlink', probe: 'read' };
+const FIRST_PHASE: Record<OpSpec['kind'], Phase> = { load: 'read', store: 'write', lookup: 'stat', remove: 'unlink', aside: 'rename', identify: 'open', namespace: 'open', tidy: 'unlink', probe: 'read', list: 'stat', lease: 'open', touch: 'open', remove_file: 'unlink' };
 
 export class FakeNative implements Native {
   readonly operations = new Map<number, FakeOperation>();
