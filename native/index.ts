@@ -5,6 +5,8 @@
 import { join } from 'node:path';
 import { type Addon, unpacked } from './packed.ts';
 
+export { type Entry, type Listing, LIST_ENTRIES_MAX, listing } from './listing.ts';
+
 export type LaneClass = 'load' | 'store' | 'metadata';
 export type Engine = 'threads' | 'aio';
 export type Phase = 'queue' | 'open' | 'stat' | 'header' | 'read' | 'write' | 'fsync' | 'rename' | 'unlink' | 'close';
@@ -17,9 +19,9 @@ export type NativeStatus =
   | 'io_error'
   | 'no_space'
   | 'wrong_store'
-  | 'fenced' // another holder of the lease has a higher number; nothing was changed
   | 'expired' // the deadline passed while it was queued or between two calls; no call was started after it
-  | 'saturated'; // no thread could be made for it (errno), and no lane lives
+  | 'saturated' // no thread could be made for it (errno), and no lane lives
+  | 'fenced'; // another holds the lease, or held it; nothing was changed
 
 export interface Native {
   /** CLOCK_MONOTONIC in microseconds. */
@@ -127,17 +129,31 @@ export type OpSpec = { id: number; mount: number; rootGeneration: number; /** 0:
   | { kind: 'load'; namespace: string; hex: string; region: 0 | 1; offset: number; bytes: number }
   | { kind: 'store'; namespace: string; hex: string; region: 0 | 1; offset: number; bytes: number; replace: boolean; durable: boolean; fileMode: number }
   | { kind: 'lookup'; namespace: string; names: readonly string[] }
-  /** With `inode`, only this version of it, and while `fence` (a path below the root) is not there; '' each: whatever it is. */
+  /**
+   * inode, modifiedNs (as `list` tells them; '' or absent: any): only this very file, else ok with `kept`; with `inode` it is unlinked and
+   * not recycled. fence 'collector/8' ('' or absent: none): only while 7 is the highest lease, else `fenced`.
+   */
   | { kind: 'remove'; namespace: string; hex: string; inode?: string; modifiedNs?: string; fence?: string }
-  | { kind: 'remove_file'; path: string; inode: string; changedNs: string; fence: string }
-  | { kind: 'list'; path: string; cookie: string; entriesMax: number }
-  | { kind: 'touch'; namespace: string; names: readonly string[]; olderUs: number }
-  | { kind: 'lease'; action: 'look' | 'take' | 'renew' | 'leave'; number: number; text: string; fileMode: number }
   | { kind: 'aside'; namespace: string; hex: string; inode: string; fileMode: number }
   | { kind: 'identify'; create: boolean; fileMode: number }
   | { kind: 'namespace'; namespace: string; fingerprint: string; bump: boolean; fileMode: number }
   | { kind: 'tidy'; olderUs: number; fileMode: number }
   | { kind: 'probe'; probeClass: LaneClass; fileMode: number }
+  /** One directory: blocks, blocks/NS, blocks/NS/ab, recycle, recycle/W, aside, namespaces or collector. cookie '' at first; `listing` reads the text. */
+  | { kind: 'list'; path: string; cookie: string; entriesMax: number }
+  /** Reads a block whole and checks it as a load does; ok with storedBytes. Changes nothing; corrupt: `text` says what. */
+  | { kind: 'verify'; namespace: string; hex: string }
+  /** A leftover that is no block: blocks/NS/ab/….tmp, recycle/W/N, aside/N; not this process's own. Conditions as of `remove`, but by the time of change. */
+  | { kind: 'remove_file'; path: string; inode: string; changedNs: string; fence: string }
+  /** Those that were modified longer ago get the time of now. text: {"touched":n,"absent":n,"fresh":n,"failed":n}; errno: of the first that failed. */
+  | { kind: 'touch'; namespace: string; names: readonly string[]; olderUs: number }
+  /**
+   * Who may remove blocks for room: the highest number in collector/. text, of each action: {"number":n,"modified_ns":"…"}, where modified_ns is by the file
+   * system's clock; of look with "content", and number 0 where nobody ever was. What the others hold is found out by looking whether it changes, never by clocks.
+   * take: `text` becomes the content of `number`, which must be higher than all. renew: of one's own. leave: the content becomes `left`. `fenced`: another has it,
+   * and the text's number is his.
+   */
+  | { kind: 'lease'; action: 'look' | 'take' | 'renew' | 'leave'; number: number; text: string; fileMode: number }
 );
 
 /** What the blocks of one task have in common; as in the OpSpec of this kind. */

@@ -153,7 +153,8 @@ class Touching implements Owner, Alarm {
     const batch = this.#touches.take()!;
     const operation = new Operation('touch', this.#mount, group, group.pool, this, 0, nowUs + TOUCH_TIMEOUT_US);
     operation.namespace = batch.namespace;
-    operation.carried = { kind: 'touch', namespace: batch.namespace, names: batch.hexes, olderUs: this.#everyUs };
+    operation.names = batch.hexes;
+    operation.asked = { olderUs: this.#everyUs };
     this.#inHand = { operation, batch };
     this.#deadlines.set(this, operation.deadlineUs);
     this.#lanes.submit(operation, nowUs);

@@ -521,8 +521,8 @@ function readLease(text: string): { number: number; content: string; modifiedUs:
   try {
     const { number, content, modified_ns, total_bytes } = JSON.parse(text) as Record<string, unknown>;
     const modifiedUs = Number(modified_ns) / 1000;
-    if (!Number.isSafeInteger(number) || typeof content !== 'string' || !Number.isFinite(modifiedUs)) return null;
-    return { number: number as number, content, modifiedUs, totalBytes: typeof total_bytes === 'number' && total_bytes > 0 ? total_bytes : null };
+    if (!Number.isSafeInteger(number) || !Number.isFinite(modifiedUs)) return null;
+    return { number: number as number, content: typeof content === 'string' ? content : '', modifiedUs, totalBytes: typeof total_bytes === 'number' && total_bytes > 0 ? total_bytes : null };
   } catch {
     return null;
   }

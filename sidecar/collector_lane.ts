@@ -11,7 +11,7 @@ import type { Alarm, Deadlines } from './deadlines.ts';
 import { errnoName } from './errno.ts';
 import type { Lanes } from './lanes.ts';
 import type { Mount } from './mount.ts';
-import { gateKeyOf, Operation, type Carried, type Done, type Owner } from './operation.ts';
+import { gateKeyOf, Operation, type Asked, type Done, type Owner } from './operation.ts';
 import { SCAN_ENTRIES_MAX } from './store_scan.ts';
 
 /** Which keys are being loaded is looked up so often: at each removal it would be a walk through all operations. */
@@ -24,7 +24,6 @@ export interface LaneDeps {
   index: BlockIndex;
   damage: Damage;
   nowUs(): number;
-  fileMode: number;
 }
 
 export class OwnLane implements CollectorLane, Owner, Alarm {
@@ -76,9 +75,8 @@ export class OwnLane implements CollectorLane, Owner, Alarm {
 
   ask(ask: Ask, deadlineUs: number, nowUs: number): void {
     const { lanes, deadlines, index } = this.#deps;
-    const carried = this.#carried(ask);
-    const operation = new Operation(carried.kind, this.#mount, null, this.#pool, this, 0, deadlineUs);
-    operation.carried = carried;
+    const operation = new Operation(ask.kind, this.#mount, null, this.#pool, this, 0, deadlineUs);
+    operation.asked = askedOf(ask);
     if (ask.kind === 'remove') {
       operation.namespace = ask.block.namespace;
       operation.hex = ask.block.hex;
@@ -131,23 +129,17 @@ export class OwnLane implements CollectorLane, Owner, Alarm {
     if (done.status === 'ok' && !done.kept) this.#deps.damage.replaced(operation.gateKey);
   }
 
-  #carried(ask: Ask): Carried {
-    const { fileMode } = this.#deps;
-    switch (ask.kind) {
-      case 'lease': {
-        const { step } = ask;
-        return step.action === 'look' ? { kind: 'lease', action: 'look', number: 0, text: '', fileMode } : { kind: 'lease', ...step, fileMode };
-      }
-      case 'list':
-        return { ...ask, entriesMax: SCAN_ENTRIES_MAX };
-      case 'remove': {
-        const { namespace, hex, inode, modifiedNs } = ask.block;
-        return { kind: 'remove', namespace, hex, inode, modifiedNs, fence: ask.fence };
-      }
-      case 'remove_file': {
-        const { path, inode, changedNs } = ask.leftover;
-        return { kind: 'remove_file', path, inode, changedNs, fence: ask.fence };
-      }
-    }
+}
+
+function askedOf(ask: Ask): Asked {
+  switch (ask.kind) {
+    case 'lease':
+      return ask.step.action === 'look' ? { action: 'look', number: 0, text: '' } : ask.step;
+    case 'list':
+      return { path: ask.path, cookie: ask.cookie, entriesMax: SCAN_ENTRIES_MAX };
+    case 'remove':
+      return { inode: ask.block.inode, modifiedNs: ask.block.modifiedNs, fence: ask.fence };
+    case 'remove_file':
+      return { ...ask.leftover, fence: ask.fence };
   }
 }

@@ -250,7 +250,6 @@ export class Lanes {
     const rootGeneration = operation.mount.rootGeneration;
     const deadlineUs = operation.deadlineUs;
     const fileMode = this.#fileMode;
-    if (operation.carried !== null) return { id, mount, rootGeneration, deadlineUs, ...operation.carried };
     switch (operation.kind) {
       case 'load':
         return { id, kind: 'load', mount, rootGeneration, deadlineUs, namespace, hex, region, offset, bytes };
@@ -259,7 +258,7 @@ export class Lanes {
       case 'lookup':
         return { id, kind: 'lookup', mount, rootGeneration, deadlineUs, namespace, names: operation.names };
       case 'remove':
-        return { id, kind: 'remove', mount, rootGeneration, deadlineUs, namespace, hex };
+        return { id, kind: 'remove', mount, rootGeneration, deadlineUs, namespace, hex, ...operation.asked };
       case 'aside':
         return { id, kind: 'aside', mount, rootGeneration, deadlineUs, namespace, hex, inode: operation.inode, fileMode };
       case 'identify':
@@ -270,8 +269,12 @@ export class Lanes {
         return { id, kind: 'tidy', mount, rootGeneration, deadlineUs, olderUs: operation.olderUs, fileMode };
       case 'probe':
         return { id, kind: 'probe', mount, rootGeneration, deadlineUs, probeClass: operation.group!.laneClass, fileMode };
-      default:
-        throw new Error(`a ${operation.kind} carries what it asks`);
+      case 'list':
+      case 'verify':
+      case 'remove_file':
+      case 'touch':
+      case 'lease':
+        return { id, kind: operation.kind, mount, rootGeneration, deadlineUs, namespace, hex, names: operation.names, fileMode, ...operation.asked } as OpSpec;
     }
   }
 }

@@ -13,10 +13,6 @@ import type { MemoryBook } from './slots.ts';
 export type Done = Extract<NativeEvent, { type: 'done' }>;
 export type Kind = OpSpec['kind'];
 
-type Rest<T> = T extends OpSpec ? Omit<T, 'id' | 'mount' | 'rootGeneration' | 'deadlineUs'> : never;
-/** All of a spec but what every operation has: of kinds that go to native as they were asked. */
-export type Carried = Rest<Extract<OpSpec, { kind: 'list' | 'lease' | 'touch' | 'remove' | 'remove_file' }>>;
-
 export interface Owner {
   /** It ended while its owner still waited for it. */
   completed(operation: Operation, done: Done, nowUs: number): void;
@@ -25,6 +21,14 @@ export interface Owner {
   /** It came back after its owner had given it up. */
   returned?(operation: Operation, done: Done): void;
 }
+
+/** What is asked of the kinds that keep a store in order, and of a remove with conditions, besides namespace, hex and names; as in OpSpec. */
+export type Asked =
+  | { path: string; cookie: string; entriesMax: number }
+  | { path: string; inode: string; changedNs: string; fence: string }
+  | { inode?: string; modifiedNs?: string; fence?: string }
+  | { olderUs: number }
+  | { action: 'look' | 'take' | 'renew' | 'leave'; number: number; text: string };
 
 const NO_NAMES: readonly string[] = [];
 
@@ -65,7 +69,8 @@ export class Operation {
   text = '';
   olderUs = 0; // tidy
   flag = false; // identify: create; namespace: bump
-  carried: Carried | null = null;
+  /** Of list, remove_file, touch, lease and remove. Goes over by submit(); submitBlocks() knows nothing of it. */
+  asked: Asked | null = null;
 
   constructor(kind: Kind, mount: Mount, group: LaneGroup | null, pool: number, owner: Owner, index: number, deadlineUs: number) {
     this.kind = kind;

@@ -47,7 +47,7 @@ export function createService(deps: ServiceDeps, options: ServiceOptions): Servi
   const index = new BlockIndex(options.indexMs * 1000);
   const damage = new Damage(lanes, deadlines, index, log);
   const recycling = new Recycling(options, native, lanes, deadlines, log);
-  const capacity = new Capacity(options.capacity, { native, lanes, deadlines, index, damage, log, nowUs, fileMode: options.fileMode, haste: options.collectorHaste });
+  const capacity = new Capacity(options.capacity, { native, lanes, deadlines, index, damage, log, nowUs, haste: options.collectorHaste });
   const send = deps.send;
   const groupContext: GroupContext = {
     native,

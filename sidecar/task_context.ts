@@ -33,8 +33,8 @@ export const CODE_OF: Record<Exclude<NativeStatus, 'ok'>, Code> = {
   no_space: 'NO_SPACE',
   wrong_store: 'WRONG_STORE',
   expired: 'DEADLINE_EXCEEDED',
-  fenced: 'IO_ERROR', // only collectors are fenced, and no request waits for them
   saturated: 'SATURATED',
+  fenced: 'KEY_BUSY', // only who asks with a fence hears of it
 };
 
 export function ms(us: number): number {

@@ -3,7 +3,10 @@
 #include <stdlib.h>
 
 #include <algorithm>
+#include <charconv>
 #include <string_view>
+
+#include "paths.h"
 
 namespace kvlane {
 
@@ -22,10 +25,18 @@ uint64_t checked_natural(Napi::Env env, double number, const char* what) {
 }
 
 Kind kind_from_js(Napi::Env env, std::string_view word) {
-    for (Kind kind : {Kind::load, Kind::store, Kind::lookup, Kind::remove, Kind::aside, Kind::identify, Kind::name_space, Kind::tidy, Kind::probe}) {
+    for (Kind kind : {Kind::load, Kind::store, Kind::lookup, Kind::remove, Kind::aside, Kind::identify, Kind::name_space, Kind::tidy, Kind::probe,
+                      Kind::list, Kind::verify, Kind::touch}) {
         if (word == kind_name(kind)) return kind;
     }
     throw misuse(env, "submit: no such kind: " + std::string(word));
+}
+
+LeaseAction lease_action_from_js(Napi::Env env, std::string_view word) {
+    for (LeaseAction action : {LeaseAction::look, LeaseAction::take, LeaseAction::renew, LeaseAction::leave}) {
+        if (word == lease_action_name(action)) return action;
+    }
+    throw misuse(env, "submit: action must be look, take, renew or leave, got " + std::string(word));
 }
 
 // The names were decoded and checked long before; this is the last look before they become paths.
@@ -46,6 +57,28 @@ class Fields {
         const Napi::Value value = object_.Get(name);
         if (!value.IsBoolean()) throw misuse(object_.Env(), std::string("submit: ") + name + " must be true or false");
         return value.As<Napi::Boolean>().Value();
+    }
+    // A number of 64 bits in decimal digits, as a JavaScript number could not hold it. Empty, or not there at all: 0.
+    uint64_t digits(const char* name) const {
+        const Napi::Value value = object_.Get(name);
+        if (value.IsUndefined()) return 0;
+        const std::string word = kvlane::text(value, name);
+        uint64_t number = 0;
+        const auto read = std::from_chars(word.data(), word.data() + word.size(), number);
+        if (!word.empty() && (read.ec != std::errc() || read.ptr != word.data() + word.size())) {
+            throw misuse(object_.Env(), std::string("submit: ") + name + " must be a number of 64 bits in decimal digits, got " + word);
+        }
+        return number;
+    }
+    // "collector/8", the lease that must not be there yet: 8. Empty, or not there at all: 0.
+    uint64_t fence(const char* name) const {
+        const Napi::Value value = object_.Get(name);
+        if (value.IsUndefined()) return 0;
+        const std::string path = kvlane::text(value, name);
+        const std::string_view directory = "collector/";
+        const uint64_t number = path.starts_with(directory) ? lease_number(std::string_view(path).substr(directory.size())) : 0;
+        if (!path.empty() && number == 0) throw misuse(object_.Env(), std::string("submit: ") + name + " must be collector/N, where N is a lease's number, got " + path);
+        return number;
     }
     Napi::Value get(const char* name) const { return object_.Get(name); }
     std::string name(const char* field) const { return file_name(object_.Env(), text(field), field); }
@@ -81,7 +114,7 @@ void read_names(Napi::Env env, const Fields& fields, Operation& operation) {
         Napi::HandleScope scope(env);  // thousands of names, one handle each
         operation.names.push_back(text(names.Get(i), "names"));
     }
-    operation.found = std::vector<std::atomic<uint8_t>>(count);
+    if (operation.kind == Kind::lookup) operation.found = std::vector<std::atomic<uint8_t>>(count);
 }
 
 }  // namespace
@@ -147,6 +180,34 @@ std::shared_ptr<Operation> operation_from_js(Core& core, Napi::Value value, Lane
         case Kind::remove:
             operation->name_space = fields.name("namespace");
             operation->hex = fields.name("hex");
+            operation->inode = fields.digits("inode");
+            operation->modified_ns = fields.digits("modifiedNs");
+            operation->fence = fields.fence("fence");
+            break;
+        case Kind::remove_file:
+            operation->path = fields.text("path");
+            operation->inode = fields.digits("inode");
+            operation->changed_ns = fields.digits("changedNs");
+            operation->fence = fields.fence("fence");
+            break;
+        case Kind::list:
+            operation->path = fields.text("path");
+            operation->number = fields.digits("cookie");
+            operation->entries_max = static_cast<uint32_t>(std::min<uint64_t>(fields.natural("entriesMax"), UINT32_MAX));
+            break;
+        case Kind::verify:
+            operation->name_space = fields.name("namespace");
+            operation->hex = fields.name("hex");
+            break;
+        case Kind::touch:
+            operation->name_space = fields.name("namespace");
+            read_names(env, fields, *operation);
+            operation->older_us = fields.natural("olderUs");
+            break;
+        case Kind::lease:
+            operation->lease = lease_action_from_js(env, fields.text("action"));
+            operation->number = fields.natural("number");
+            operation->text = fields.text("text");
             break;
         case Kind::aside:
             operation->name_space = fields.name("namespace");
@@ -163,8 +224,16 @@ std::shared_ptr<Operation> operation_from_js(Core& core, Napi::Value value, Lane
         case Kind::probe: operation->lane_class = lane_class_from_js(fields.get("probeClass"), "probeClass"); break;
     }
     // Of those that make files: records, probe files and directories are for the same users as the blocks.
-    const Kind kind = operation->kind;
-    if (kind != Kind::load && kind != Kind::lookup && kind != Kind::remove) operation->file_mode = static_cast<uint32_t>(fields.natural("fileMode"));
+    switch (operation->kind) {
+        case Kind::load:
+        case Kind::lookup:
+        case Kind::remove:
+        case Kind::remove_file:
+        case Kind::list:
+        case Kind::verify:
+        case Kind::touch: break;
+        default: operation->file_mode = static_cast<uint32_t>(fields.natural("fileMode"));
+    }
     return operation;
 }
 

@@ -121,7 +121,7 @@ PackedEvents to_js(Napi::Env env, const CompletionQueue::Batch& batch) {
 
 Napi::Object words_to_js(Napi::Env env) {
     Napi::Object object = Napi::Object::New(env);
-    object.Set("statuses", words(env, static_cast<size_t>(Status::saturated) + 1, [](uint32_t i) { return status_name(static_cast<Status>(i)); }));
+    object.Set("statuses", words(env, static_cast<size_t>(Status::fenced) + 1, [](uint32_t i) { return status_name(static_cast<Status>(i)); }));
     object.Set("states", words(env, static_cast<size_t>(State::done) + 1, [](uint32_t i) { return state_name(static_cast<State>(i)); }));
     object.Set("phases", words(env, static_cast<size_t>(Phase::close) + 1, [](uint32_t i) { return phase_name(static_cast<Phase>(i)); }));
     return object;

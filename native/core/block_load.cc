@@ -68,29 +68,15 @@ class LoadWork final : public Steps {
 
   private:
     std::optional<Transfer> open_and_read(LaneContext& lane, Root* root) {
-        const std::string path = block_path(op_.name_space, op_.hex);
-        int flags = O_RDONLY | O_NONBLOCK | O_NOCTTY | (root->direct_refused ? 0 : O_DIRECT) | (root->noatime_refused ? 0 : O_NOATIME);
-        for (;;) {
-            fd_ = lane.open(op_, root->fd, path.c_str(), flags);
-            if (fd_ == -EPERM && (flags & O_NOATIME) != 0) {
-                flags &= ~O_NOATIME;  // a block that another user wrote
-                root->noatime_refused = true;
-            } else if (fd_ == -EINVAL && (flags & O_DIRECT) != 0) {
-                flags &= ~O_DIRECT;  // the file system has none, or this is no regular file
-            } else {
-                break;
-            }
-        }
+        fd_ = open_block(lane, op_, *root, direct_);
         if (fd_ < 0) return open_failed(fd_);
-        direct_ = (flags & O_DIRECT) != 0;
-
         FileStat found;
         const int stated = lane.stat(op_, fd_, found);
         if (is_gone(stated)) return gone(lane, stated, Phase::stat);
         if (stated < 0) return leave(lane, fail(stated, Phase::stat));
         if (!S_ISREG(found.mode)) return leave(lane, end(Status::corrupt, 0, Phase::stat, "not a regular file"));
         if (!direct_) root->direct_refused = true;
-        if (direct_ && found.direct_align != FileStat::unknown && (found.direct_align == 0 || found.direct_align > page_bytes)) {
+        if (direct_ && takes_no_direct(found)) {
             root->direct_refused = true;
             if (!go_buffered(lane)) return leave(lane, fail(-EINVAL, Phase::open, "O_DIRECT cannot be switched off"));
         }
@@ -101,9 +87,6 @@ class LoadWork final : public Steps {
         wanted_ = size_ == file_bytes(op_.bytes) ? size_ : header_bytes;
         return next_part(lane);
     }
-
-    // Of a file that was opened: NFS says ESTALE, GlusterFS ENOENT.
-    static bool is_gone(int64_t error) { return error == -ESTALE || error == -ENOENT; }
 
     std::optional<Transfer> gone(LaneContext& lane, int64_t error, Phase at) {
         close(lane, fd_);

@@ -1,6 +1,7 @@
 // block_steps.h — what the machines of all kinds share: how an operation ends, and how errors are named.
 #pragma once
 
+#include <cerrno>
 #include <memory>
 #include <string>
 #include <utility>
@@ -39,12 +40,24 @@ std::unique_ptr<BlockWork> make_identify(std::shared_ptr<Operation> operation);
 std::unique_ptr<BlockWork> make_name_space(std::shared_ptr<Operation> operation);
 std::unique_ptr<BlockWork> make_tidy(std::shared_ptr<Operation> operation);
 std::unique_ptr<BlockWork> make_probe(std::shared_ptr<Operation> operation);
+std::unique_ptr<BlockWork> make_list(std::shared_ptr<Operation> operation);
+std::unique_ptr<BlockWork> make_verify(std::shared_ptr<Operation> operation);
+std::unique_ptr<BlockWork> make_remove_file(std::shared_ptr<Operation> operation);
+std::unique_ptr<BlockWork> make_touch(std::shared_ptr<Operation> operation);
+std::unique_ptr<BlockWork> make_lease(std::shared_ptr<Operation> operation);
 
 // header, payload, zero padding: the parts of one block file in one transfer. The last partial page
 // goes through `tail`, so that no byte outside of [memory, memory + bytes) is read or written.
 void block_parts(Transfer& transfer, void* header, std::byte* memory, uint64_t bytes, std::byte* tail);
 // The same transfer without its first `bytes`, which are done.
 void skip_done(Transfer& transfer, uint64_t bytes);
+
+// The operation's block, open for reading: without O_DIRECT and O_NOATIME where they are not to be had, which its root knows from then on.
+int open_block(LaneContext& lane, Operation& operation, Root& root, bool& direct);
+// The file system says so in its attributes, if not when the file is opened.
+bool takes_no_direct(const FileStat& found);
+// Of a file that was opened: NFS says ESTALE, GlusterFS ENOENT.
+inline bool is_gone(int64_t error) { return error == -ESTALE || error == -ENOENT; }
 
 // Opens a directory below the root, component by component made if it is not there. O_PATH.
 int open_directory(LaneContext& lane, Operation& operation, int root, const std::string& path, bool make, uint32_t mode, Phase& phase);

@@ -3,15 +3,14 @@
 // Whether a writer lives cannot be known: it may be on another host, or a corpse with a call that still
 // writes. So nothing here is taken over, it is only unlinked. That is safe whoever lives: a late write goes
 // to a file without a name, and a store that does not find its recycled file makes one.
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 
 #include <cerrno>
-#include <cstring>
 #include <vector>
 
 #include "block_steps.h"
+#include "directory.h"
 #include "paths.h"
 
 namespace kvlane {
@@ -44,17 +43,12 @@ class TidyWork final : public Steps {
 
   private:
     int names_in(LaneContext& lane, int directory, std::vector<std::string>& names) {
+        DirectoryReader reader(lane, op_, directory);
+        DirectoryReader::Entry entry;
         while (names.size() < names_max) {
-            const int64_t got = lane.entries(op_, directory, lane.tail_page(), page_bytes);
-            if (got <= 0) return static_cast<int>(got);
-            for (int64_t at = 0; at < got;) {
-                const std::byte* entry = lane.tail_page() + at;
-                uint16_t length = 0;
-                std::memcpy(&length, entry + offsetof(dirent64, d_reclen), sizeof length);
-                const char* name = reinterpret_cast<const char*>(entry + offsetof(dirent64, d_name));
-                if (std::strcmp(name, ".") != 0 && std::strcmp(name, "..") != 0) names.emplace_back(name);
-                at += length;
-            }
+            const int got = reader.next(entry);
+            if (got <= 0) return got;
+            names.emplace_back(entry.name);
         }
         return 0;  // the others at another start; a directory that is not empty stays
     }

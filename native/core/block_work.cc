@@ -23,6 +23,11 @@ std::unique_ptr<BlockWork> make_block_work(std::shared_ptr<Operation> operation)
         case Kind::name_space: return make_name_space(std::move(operation));
         case Kind::tidy: return make_tidy(std::move(operation));
         case Kind::probe: return make_probe(std::move(operation));
+        case Kind::list: return make_list(std::move(operation));
+        case Kind::verify: return make_verify(std::move(operation));
+        case Kind::touch: return make_touch(std::move(operation));
+        case Kind::remove_file:
+        case Kind::lease: break;
     }
     __builtin_unreachable();
 }
@@ -68,6 +73,27 @@ void skip_done(Transfer& transfer, uint64_t bytes) {
         if (part.iov_len > 0) transfer.parts[kept++] = part;
     }
     transfer.part_count = kept;
+}
+
+int open_block(LaneContext& lane, Operation& operation, Root& root, bool& direct) {
+    const std::string path = block_path(operation.name_space, operation.hex);
+    int flags = O_RDONLY | O_NONBLOCK | O_NOCTTY | (root.direct_refused ? 0 : O_DIRECT) | (root.noatime_refused ? 0 : O_NOATIME);
+    for (;;) {
+        const int fd = lane.open(operation, root.fd, path.c_str(), flags);
+        if (fd == -EPERM && (flags & O_NOATIME) != 0) {
+            flags &= ~O_NOATIME;  // a block that another user wrote
+            root.noatime_refused = true;
+        } else if (fd == -EINVAL && (flags & O_DIRECT) != 0) {
+            flags &= ~O_DIRECT;  // the file system has none, or this is no regular file
+        } else {
+            direct = (flags & O_DIRECT) != 0;
+            return fd;
+        }
+    }
+}
+
+bool takes_no_direct(const FileStat& found) {
+    return found.direct_align != FileStat::unknown && (found.direct_align == 0 || found.direct_align > page_bytes);
 }
 
 uint32_t directory_mode(uint32_t file_mode) { return 0700U | (file_mode & 0666U) | ((file_mode & 0444U) >> 2); }

@@ -17,6 +17,7 @@ namespace kvlane {
 struct FileStat {
     uint32_t mode = 0;  // type and permissions
     uint64_t size = 0;
+    uint64_t allocated_bytes = 0;  // on the device, as the file system counts it
     uint64_t inode = 0;
     uint64_t modified_ns = 0;  // of the content; a rename leaves it
     uint64_t changed_ns = 0;   // of anything, the name too
@@ -45,6 +46,8 @@ class FileSystem {
     virtual int open_root(const char* path) = 0;
     virtual int open_beneath(int directory, const char* name, int flags, uint32_t mode, Lookup lookup) = 0;
     virtual int stat(int fd, Freshness freshness, FileStat& out) = 0;
+    // Of a name in the directory, never of what a link leads to.
+    virtual int stat_name(int directory, const char* name, FileStat& out) = 0;
     virtual int fs_type(int fd, uint64_t& magic) = 0;
     virtual int64_t preadv(int fd, const iovec* parts, int count, int64_t offset) = 0;
     virtual int64_t pwritev(int fd, const iovec* parts, int count, int64_t offset) = 0;
@@ -55,6 +58,8 @@ class FileSystem {
     virtual int make_directory(int directory, const char* name, uint32_t mode) = 0;  // AT_FDCWD: name is a path
     virtual int remove_directory(int directory, const char* name) = 0;
     virtual int64_t entries(int fd, void* to, size_t bytes) = 0;  // getdents64
+    virtual int64_t seek(int fd, uint64_t to) = 0;                // in a directory: to where an entry said that the next one is
+    virtual int touch(int fd) = 0;                                // used and written now, by the file system's clock
     virtual int drop_direct(int fd) = 0;  // clear O_DIRECT on an open file
     virtual int close(int fd) = 0;
 };

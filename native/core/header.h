@@ -51,6 +51,7 @@ uint64_t payload_xxh3(const void* first, size_t first_bytes, const void* second,
 // From now on payload_xxh3 is 0, for all of the process: what a checksum costs can be seen only beside a product without one. A
 // block stored so counts as damaged everywhere else.
 void leave_payloads_unchecked();
+bool payloads_are_unchecked();
 
 struct HeaderFields {
     std::string_view name_space;

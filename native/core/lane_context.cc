@@ -91,6 +91,10 @@ int LaneContext::stat(Operation& operation, int fd, FileStat& out, FileSystem::F
     return as_int(guarded(operation, Phase::stat, Syscall::statx, [&] { return file_system_.stat(fd, freshness, out); }));
 }
 
+int LaneContext::stat_name(Operation& operation, int directory, const char* name, FileStat& out) {
+    return as_int(guarded(operation, Phase::stat, Syscall::statx, [&] { return file_system_.stat_name(directory, name, out); }));
+}
+
 int LaneContext::fs_type(Operation& operation, int fd, uint64_t& magic) {
     return as_int(guarded(operation, Phase::stat, Syscall::fstatfs, [&] { return file_system_.fs_type(fd, magic); }));
 }
@@ -134,6 +138,14 @@ int LaneContext::remove_directory(Operation& operation, int directory, const cha
 
 int64_t LaneContext::entries(Operation& operation, int fd, void* to, size_t bytes) {
     return guarded(operation, Phase::open, Syscall::getdents64, [&] { return file_system_.entries(fd, to, bytes); });
+}
+
+int LaneContext::seek(Operation& operation, int fd, uint64_t to) {
+    return as_int(guarded(operation, Phase::open, Syscall::lseek, [&] { return file_system_.seek(fd, to); }));
+}
+
+int LaneContext::touch(Operation& operation, int fd) {
+    return as_int(guarded(operation, Phase::stat, Syscall::utimensat, [&] { return file_system_.touch(fd); }));
 }
 
 int LaneContext::drop_direct(Operation& operation, int fd) {

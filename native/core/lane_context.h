@@ -81,6 +81,7 @@ class LaneContext {
              FileSystem::Lookup lookup = FileSystem::Lookup::full);
     int stat(Operation& operation, int fd, FileStat& out,
              FileSystem::Freshness freshness = FileSystem::Freshness::as_usual);
+    int stat_name(Operation& operation, int directory, const char* name, FileStat& out);
     int fs_type(Operation& operation, int fd, uint64_t& magic);
     int64_t read(Operation& operation, Phase phase, int fd, void* to, size_t bytes, int64_t offset);
     int64_t write(Operation& operation, Phase phase, int fd, const void* from, size_t bytes, int64_t offset);
@@ -91,6 +92,8 @@ class LaneContext {
     int make_directory(Operation& operation, int directory, const char* name, uint32_t mode);
     int remove_directory(Operation& operation, int directory, const char* name);
     int64_t entries(Operation& operation, int fd, void* to, size_t bytes);  // linux_dirent64
+    int seek(Operation& operation, int fd, uint64_t to);
+    int touch(Operation& operation, int fd);
     // Allowed for every operation, in any state: they only undo what it did itself.
     int drop_direct(Operation& operation, int fd);
     int unlink_own(Operation& operation, int directory, const char* name);

@@ -18,6 +18,11 @@ const char* kind_name(Kind kind) {
         case Kind::name_space: return "namespace";
         case Kind::tidy: return "tidy";
         case Kind::probe: return "probe";
+        case Kind::list: return "list";
+        case Kind::verify: return "verify";
+        case Kind::remove_file: return "remove_file";
+        case Kind::touch: return "touch";
+        case Kind::lease: return "lease";
     }
     return "unknown";
 }
@@ -34,6 +39,7 @@ const char* status_name(Status status) {
         case Status::wrong_store: return "wrong_store";
         case Status::expired: return "expired";
         case Status::saturated: return "saturated";
+        case Status::fenced: return "fenced";
     }
     return "unknown";
 }
@@ -53,6 +59,16 @@ const char* state_name(State state) {
         case State::running: return "running";
         case State::committing: return "committing";
         case State::done: return "done";
+    }
+    return "unknown";
+}
+
+const char* lease_action_name(LeaseAction action) {
+    switch (action) {
+        case LeaseAction::look: return "look";
+        case LeaseAction::take: return "take";
+        case LeaseAction::renew: return "renew";
+        case LeaseAction::leave: return "leave";
     }
     return "unknown";
 }
@@ -98,6 +114,8 @@ const char* syscall_name(Syscall call) {
         case Syscall::fstatfs: return "fstatfs";
         case Syscall::fdatasync: return "fdatasync";
         case Syscall::write: return "write";
+        case Syscall::lseek: return "lseek";
+        case Syscall::utimensat: return "utimensat";
     }
     return "unknown";
 }

@@ -22,12 +22,17 @@ enum class Kind : uint8_t {
     load,      // block file → memory, verified
     store,     // memory → block file, visible only when whole
     lookup,    // which of many names exist
-    remove,    // unlink one block
+    remove,    // unlink one block; if asked, only the very file that was seen, and only while a lease lasts
     aside,     // move a damaged block file out of the way, if the name still holds the inode that was read
     identify,  // open the root afresh, read kvlane.json; with `create`, make the store first
     name_space,  // read, create or bump a namespace record
     tidy,      // unlink what other writers left in recycle/ long ago
     probe,     // repeat what tripped the breaker, on the root opened afresh
+    list,      // what lies in one directory of the store
+    verify,    // read one block whole and check it; changes nothing
+    remove_file,  // unlink one leftover that is no block, only the very file that was seen
+    touch,     // blocks that are in use get a new time of modification
+    lease,     // look at, take, renew or leave collector/: who may remove blocks for room
 };
 
 // Where an operation is. The names are those of the protocol.
@@ -44,7 +49,11 @@ enum class Status : uint8_t {
     wrong_store,  // the root is not the store that was identified: unmounted, remounted, another store
     expired,      // the deadline passed while queued or between two calls; no call was started after it
     saturated,    // no thread could be made for it (errno)
+    fenced,       // another holds the lease, and nothing was changed
 };
+
+// Of a lease.
+enum class LeaseAction : uint8_t { look, take, renew, leave };
 
 // Life of an operation. Exactly one lane moves it from queued to done; anyone may abandon it once.
 //   queued ─► running ─► done
@@ -64,11 +73,11 @@ struct Result {
     uint64_t kernel_us = 0;       // time spent inside system calls
     bool kernel_us_known = true;  // false: at most that; much of it its lane may have been away (aio)
     bool uncached = false;        // a call was made that no cache could have answered: evidence of health
-    bool kept = false;            // store: the block was there already and was left alone
-    uint64_t stored_bytes = 0;    // length_mismatch: payload bytes of the block that is there
+    bool kept = false;            // store: the block was there already and was left alone; remove, remove_file: another file is there now
+    uint64_t stored_bytes = 0;    // length_mismatch, verify: payload bytes of the block that is there
     uint64_t aside_inode = 0;     // corrupt: the inode to set aside; 0 when the file must not be touched
     uint64_t aside_modified_ns = 0;  // and when it was last written: file systems use the numbers of removed files again
-    std::string text;             // identify, name_space: JSON; otherwise a detail for people, may be empty
+    std::string text;             // identify, name_space, touch, lease: JSON; list: lines; otherwise a detail for people, may be empty
 };
 
 class Lane;   // lane.h
@@ -83,20 +92,26 @@ struct Operation {
     std::shared_ptr<Mount> mount;
     uint32_t root_generation = 0;  // a lane whose root was opened under a smaller one opens it again and verifies
     uint64_t deadline_us = 0;      // CLOCK_MONOTONIC; no call is started past it. 0: none (probes, aside)
-    std::string name_space;        // load, store, remove, aside, name_space; may carry "@generation"
-    std::string hex;               // load, store, remove, aside
-    std::vector<std::string> names;  // lookup: hex parts, all in name_space
+    std::string name_space;        // load, store, lookup, remove, aside, verify, touch, name_space; may carry "@generation"
+    std::string hex;               // load, store, remove, aside, verify
+    std::string path;              // list, remove_file: below the root
+    std::vector<std::string> names;  // lookup, touch: hex parts, all in name_space
     std::byte* memory = nullptr;   // load: to; store: from. 4 KiB aligned, inside the arena or the staging area
     uint64_t bytes = 0;            // payload length
-    uint64_t inode = 0;            // aside
-    uint64_t modified_ns = 0;      // aside; 0: not compared
-    uint64_t older_us = 0;         // tidy: what was changed since stays
+    uint64_t inode = 0;            // aside, remove, remove_file; 0: not compared
+    uint64_t modified_ns = 0;      // aside, remove; 0: not compared
+    uint64_t changed_ns = 0;       // remove_file; 0: not compared
+    uint64_t older_us = 0;         // tidy: what was changed since stays; touch: what was modified since stays
+    uint64_t fence = 0;            // remove, remove_file: the lease that must not have been taken yet; 0: none
+    uint64_t number = 0;           // lease: which; list: the cookie to go on from
+    uint32_t entries_max = 0;      // list
+    LeaseAction lease = LeaseAction::look;
     bool replace = false;          // store: overwrite a block that exists
     bool durable = false;          // store: fsync file and directory before and after the rename
     bool create = false;           // identify: make the store when the directory has none
     bool bump = false;             // name_space: start a new generation
     uint32_t file_mode = 0600;     // store; directories get the matching x bits
-    std::string text;              // name_space: fingerprint JSON, compact, keys sorted by the caller
+    std::string text;              // name_space: fingerprint JSON, compact, keys sorted by the caller; lease: its content
     std::shared_ptr<std::atomic<size_t>> unfinished;  // of its task's operations; none: it is the only one
 
     // Life; written by the lane and by abandon().
@@ -166,5 +181,6 @@ const char* kind_name(Kind kind);
 const char* status_name(Status status);
 const char* lane_class_name(LaneClass lane_class);
 const char* state_name(State state);
+const char* lease_action_name(LeaseAction action);
 
 }  // namespace kvlane

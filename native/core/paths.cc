@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <atomic>
 #include <ctime>
+#include <vector>
 
 namespace kvlane {
 namespace {
@@ -32,6 +33,17 @@ std::string make_writer_name() {
     return name;
 }
 
+// "a/b" → a, b; never without one.
+std::vector<std::string_view> components(std::string_view path) {
+    std::vector<std::string_view> names;
+    for (;;) {
+        const size_t slash = path.find('/');
+        names.push_back(path.substr(0, slash));
+        if (slash == std::string_view::npos) return names;
+        path.remove_prefix(slash + 1);
+    }
+}
+
 std::string unique() { return writer_name() + "-" + std::to_string(counter.fetch_add(1, std::memory_order_relaxed) + 1); }
 
 }  // namespace
@@ -49,6 +61,39 @@ bool plain_name_space(std::string_view name_space) {
 bool plain_hex(std::string_view hex) {
     return hex.size() >= 2 && hex.size() <= 128 &&
            std::all_of(hex.begin(), hex.end(), [](char c) { return digit(c) || (c >= 'a' && c <= 'f'); });
+}
+
+bool plain_component(std::string_view name) {
+    return !name.empty() && name.size() <= 255 && name != "." && name != ".." && name.find_first_of(std::string_view("/\0", 2)) == std::string_view::npos;
+}
+
+uint64_t lease_number(std::string_view name) {
+    if (name.empty() || name.size() > 15 || name[0] == '0' || !std::all_of(name.begin(), name.end(), digit)) return 0;
+    uint64_t number = 0;
+    for (const char c : name) number = number * 10 + static_cast<uint64_t>(c - '0');
+    return number;
+}
+
+bool listable(std::string_view path) {
+    const auto names = components(path);
+    if (!std::all_of(names.begin(), names.end(), plain_component)) return false;
+    if (names[0] == blocks_name) return names.size() <= 3;
+    if (names[0] == recycle_name) return names.size() <= 2;
+    return names.size() == 1 && (names[0] == aside_name || names[0] == name_spaces_name || names[0] == collector_name);
+}
+
+bool leftover(std::string_view path) {
+    const auto names = components(path);
+    if (!std::all_of(names.begin(), names.end(), plain_component)) return false;
+    if (names[0] == blocks_name) return names.size() == 4 && plain_name_space(names[1]) && names[2].size() == 2 && plain_hex(names[2]) && names[3].ends_with(".tmp");
+    if (names[0] == recycle_name) return names.size() == 3;
+    return names.size() == 2 && names[0] == aside_name;
+}
+
+bool own_leftover(std::string_view path) {
+    const auto names = components(path);
+    if (names[0] == recycle_name) return names.size() > 1 && names[1] == writer_name();
+    return names[0] == blocks_name && names.back().find("." + writer_name() + "-") != std::string_view::npos;
 }
 
 std::string fan_out(std::string_view hex) { return std::string(hex.substr(0, 2)); }

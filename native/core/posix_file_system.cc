@@ -68,14 +68,20 @@ class PosixFileSystem final : public FileSystem {
     }
 
     int stat(int fd, Freshness freshness, FileStat& out) override {
-        StatxWithDirectAlign found = {};
         int flags = AT_EMPTY_PATH;
         if (freshness == Freshness::cached_is_fine) flags |= AT_STATX_DONT_SYNC;
         if (freshness == Freshness::forced) flags |= AT_STATX_FORCE_SYNC;
-        const int64_t result = call(SYS_statx, fd, "", flags, STATX_BASIC_STATS | STATX_DIOALIGN, &found);
+        return statx(fd, "", flags, out);
+    }
+    int stat_name(int directory, const char* name, FileStat& out) override { return statx(directory, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, out); }
+
+    static int statx(int fd, const char* name, int flags, FileStat& out) {
+        StatxWithDirectAlign found = {};
+        const int64_t result = call(SYS_statx, fd, name, flags, STATX_BASIC_STATS | STATX_DIOALIGN, &found);
         if (result < 0) return static_cast<int>(result);
         out.mode = found.base.stx_mode;
         out.size = found.base.stx_size;
+        out.allocated_bytes = found.base.stx_blocks * 512;
         out.inode = found.base.stx_ino;
         out.modified_ns = static_cast<uint64_t>(found.base.stx_mtime.tv_sec) * 1'000'000'000 + found.base.stx_mtime.tv_nsec;
         out.changed_ns = static_cast<uint64_t>(found.base.stx_ctime.tv_sec) * 1'000'000'000 + found.base.stx_ctime.tv_nsec;
@@ -123,6 +129,12 @@ class PosixFileSystem final : public FileSystem {
         return static_cast<int>(call(SYS_unlinkat, directory, name, AT_REMOVEDIR));
     }
     int64_t entries(int fd, void* to, size_t bytes) override { return call(SYS_getdents64, fd, to, bytes); }
+    int64_t seek(int fd, uint64_t to) override {
+        const int64_t result = call(SYS_lseek, fd, static_cast<long>(to), SEEK_SET);
+        return result < 0 ? result : 0;
+    }
+    // Both times: that is what whoever may write to the file may do; one alone only its owner may.
+    int touch(int fd) override { return static_cast<int>(call(SYS_utimensat, fd, nullptr, nullptr, 0)); }
 
     int drop_direct(int fd) override {
         const int64_t flags = call(SYS_fcntl, fd, F_GETFL, 0);

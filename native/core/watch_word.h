@@ -19,7 +19,7 @@ namespace kvlane {
 enum class Syscall : uint8_t {
     none, openat, openat2, statx, fstatat, read, preadv, pwritev, fsync, renameat2, unlinkat, mkdirat, close,
     io_setup, io_submit, io_getevents, io_destroy, fcntl,
-    getdents64, linkat, fstatfs, fdatasync, write,
+    getdents64, linkat, fstatfs, fdatasync, write, lseek, utimensat,
 };
 const char* syscall_name(Syscall call);
 const char* phase_name(Phase phase);

@@ -39,6 +39,11 @@ std::unique_ptr<BlockWork> make_identify(std::shared_ptr<Operation>) { std::abor
 std::unique_ptr<BlockWork> make_name_space(std::shared_ptr<Operation>) { std::abort(); }
 std::unique_ptr<BlockWork> make_tidy(std::shared_ptr<Operation>) { std::abort(); }
 std::unique_ptr<BlockWork> make_probe(std::shared_ptr<Operation>) { std::abort(); }
+std::unique_ptr<BlockWork> make_list(std::shared_ptr<Operation>) { std::abort(); }
+std::unique_ptr<BlockWork> make_verify(std::shared_ptr<Operation>) { std::abort(); }
+std::unique_ptr<BlockWork> make_remove_file(std::shared_ptr<Operation>) { std::abort(); }
+std::unique_ptr<BlockWork> make_touch(std::shared_ptr<Operation>) { std::abort(); }
+std::unique_ptr<BlockWork> make_lease(std::shared_ptr<Operation>) { std::abort(); }
 
 namespace {
 

@@ -39,7 +39,7 @@ const UNNOTICED_US = 120_000;
 const PATIENCE_LEAST_US = 500_000;
 
 /** Kinds of work, and whose lanes do it. */
-const CLASS_OF_KIND: Partial<Record<OpSpec['kind'], LaneClass>> = { load: 'load', store: 'store', lookup: 'metadata', remove: 'metadata', namespace: 'metadata', aside: 'metadata', tidy: 'metadata' };
+const CLASS_OF_KIND: Partial<Record<OpSpec['kind'], LaneClass>> = { load: 'load', store: 'store', lookup: 'metadata', remove: 'metadata', namespace: 'metadata', aside: 'metadata', tidy: 'metadata', list: 'metadata', remove_file: 'metadata', touch: 'metadata', lease: 'metadata' };
 
 export class Handed {
   /** On which device each mount was said to lie, by the lane that looked. */

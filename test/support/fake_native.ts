@@ -3,7 +3,7 @@
 // Lanes are taken up as the real pools do it: first in, first out, `lanes` of them alive, replaced while
 // stuck up to the limit. Nothing completes by itself unless the test says so with `onSubmit`; events go
 // to the service only in deliver(), never from inside a call.
-import type { Abandoned, ArenaInfo, BlockSpec, Engine, LaneClass, Native, NativeEvent, OpSpec, Phase, PoolState, RecycleFigures, RecycleLimits, SharedSpec, StuckCall } from '../../native/index.ts';
+import type { Abandoned, ArenaInfo, BlockSpec, Engine, Entry, LaneClass, Native, NativeEvent, OpSpec, Phase, PoolState, RecycleFigures, RecycleLimits, SharedSpec, StuckCall } from '../../native/index.ts';
 import type { Clock } from '../../sidecar/service_types.ts';
 
 type Done = Extract<NativeEvent, { type: 'done' }>;
@@ -29,7 +29,23 @@ interface FakePool {
   forProbes: boolean;
 }
 
-const FIRST_PHASE: Record<OpSpec['kind'], Phase> = { load: 'read', store: 'write', lookup: 'stat', remove: 'unlink', aside: 'rename', identify: 'open', namespace: 'open', tidy: 'unlink', probe: 'read', list: 'stat', lease: 'open', touch: 'open', remove_file: 'unlink' };
+const FIRST_PHASE: Record<OpSpec['kind'], Phase> = {
+  load: 'read', store: 'write', lookup: 'stat', remove: 'unlink', aside: 'rename', identify: 'open', namespace: 'open', tidy: 'unlink', probe: 'read',
+  list: 'stat', verify: 'read', remove_file: 'unlink', touch: 'stat', lease: 'rename',
+};
+
+/** What `list` tells of these entries. */
+export function listed(entries: readonly Partial<Entry>[], next = '-'): Ending {
+  const line = ({ type = 'f', name = 'aa.kvb', allocatedBytes = 4096, bytes = 4096, modifiedNs = '1', changedNs = '1', inode = '1' }: Partial<Entry>): string =>
+    `${type} ${allocatedBytes} ${bytes} ${modifiedNs} ${changedNs} ${inode} ${name}\n`;
+  return { text: `${next}\n${entries.map(line).join('')}` };
+}
+
+/** What `lease` tells; with `content`, of look. */
+export function leased(number: number, content?: string, modifiedNs = '1'): Ending {
+  return { text: JSON.stringify({ number, ...(content === undefined ? {} : { content }), modified_ns: modifiedNs }) };
+}
+
 
 export class FakeNative implements Native {
   readonly operations = new Map<number, FakeOperation>();

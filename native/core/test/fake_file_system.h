@@ -63,6 +63,9 @@ class FakeFileSystem final : public FileSystem {
         if (result == 0 && direct_align) out.direct_align = *direct_align;
         return result;
     }
+    int stat_name(int directory, const char* name, FileStat& out) override {
+        return as_int(pass("stat_name", [&] { return real_.stat_name(directory, name, out); }));
+    }
     int fs_type(int fd, uint64_t& magic) override {
         return as_int(pass("fs_type", [&] { return real_.fs_type(fd, magic); }));
     }
@@ -92,6 +95,12 @@ class FakeFileSystem final : public FileSystem {
     }
     int64_t entries(int fd, void* to, size_t bytes) override {
         return pass("entries", [&] { return real_.entries(fd, to, bytes); });
+    }
+    int64_t seek(int fd, uint64_t to) override {
+        return pass("seek", [&] { return real_.seek(fd, to); });
+    }
+    int touch(int fd) override {
+        return as_int(pass("touch", [&] { return real_.touch(fd); }));
     }
     int drop_direct(int fd) override {
         return as_int(pass("drop_direct", [&] { return real_.drop_direct(fd); }));

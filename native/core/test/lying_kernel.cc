@@ -508,7 +508,7 @@ extern "C" [[gnu::no_sanitize_address]] long __wrap_syscall(long number, ...) {
     switch (number) {
         case SYS_openat: case SYS_openat2: case SYS_preadv: case SYS_pwritev: case SYS_statx: case SYS_renameat2: case SYS_linkat:
         case SYS_unlinkat: case SYS_mkdirat: case SYS_fsync: case SYS_close: case SYS_io_submit: case SYS_io_getevents: case SYS_io_pgetevents:
-        case SYS_getdents64: case SYS_fcntl:
+        case SYS_getdents64: case SYS_fcntl: case SYS_lseek: case SYS_utimensat:
             if (kernel != nullptr) return kernel->call(number, a);
             break;
         default: break;
