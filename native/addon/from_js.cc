@@ -26,7 +26,7 @@ uint64_t checked_natural(Napi::Env env, double number, const char* what) {
 
 Kind kind_from_js(Napi::Env env, std::string_view word) {
     for (Kind kind : {Kind::load, Kind::store, Kind::lookup, Kind::remove, Kind::aside, Kind::identify, Kind::name_space, Kind::tidy, Kind::probe,
-                      Kind::list, Kind::verify, Kind::touch}) {
+                      Kind::list, Kind::verify, Kind::remove_file, Kind::touch, Kind::lease}) {
         if (word == kind_name(kind)) return kind;
     }
     throw misuse(env, "submit: no such kind: " + std::string(word));

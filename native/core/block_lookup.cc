@@ -1,4 +1,4 @@
-// block_lookup.cc — which of many names exist; taking a name away; moving a damaged file aside.
+// block_lookup.cc — which of many names exist; moving a damaged file aside.
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <sys/stat.h>
@@ -7,9 +7,7 @@
 
 #include "block_steps.h"
 #include "header.h"
-#include "mount.h"
 #include "paths.h"
-#include "recycling.h"
 
 namespace kvlane {
 namespace {
@@ -91,54 +89,6 @@ class LookupWork final : public Steps {
     bool cache_answers_ = true;
 };
 
-class RemoveWork final : public Steps {
-  public:
-    using Steps::Steps;
-
-    std::optional<Transfer> start(LaneContext& lane) override {
-        if (!plain_name_space(op_.name_space) || !plain_hex(op_.hex)) return fail(-EINVAL, Phase::queue, "not a block name");
-        Root* root = nullptr;
-        if (lane.open_root(op_, root) != Status::ok) return std::nullopt;
-        Phase phase = Phase::open;
-        int directory = open_directory(lane, op_, root->fd, block_directory(op_.name_space, op_.hex), false, 0, phase);
-        if (directory == -ENOENT) return end(Status::not_found, directory, phase);
-        if (directory < 0) return fail(directory, phase);
-        const std::string name = block_file(op_.hex);
-        Recycling recycling(op_);
-        const bool keeps = recycling.see(lane, lane.root_of(op_).fd, directory, name.c_str());
-        if (!lane.still_wanted(op_) || !op_.begin_commit()) {
-            end(Status::expired, 0, phase);
-        } else {
-            const int removed = keeps ? move(lane, directory, name, recycling) : lane.unlink(op_, directory, name.c_str());
-            if (removed == -ENOENT) end(Status::not_found, removed, Phase::unlink);
-            else if (removed < 0) fail(removed, Phase::unlink);
-            else {
-                op_.result.uncached = true;
-                done(Phase::unlink);
-            }
-        }
-        recycling.leave(lane);
-        close(lane, directory);
-        return std::nullopt;
-    }
-
-  private:
-    // Into recycle/ in place of an unlink. Where that cannot be done, the unlink.
-    int move(LaneContext& lane, int directory, const std::string& name, Recycling& recycling) {
-        recycling.new_place();
-        const std::string& place = recycling.place();
-        const int moved = lane.rename(op_, directory, name.c_str(), recycling.directory(), place.c_str(), RENAME_NOREPLACE);
-        if (moved == 0) {
-            recycling.keep(lane, false);
-            return 0;
-        }
-        if (moved == -call_refused) return moved;
-        if (moved == -EINVAL || moved == -EXDEV) op_.mount->recycle.turn_off();
-        if (moved != -EINVAL && moved != -ENOENT) lane.unlink_own(op_, recycling.directory(), place.c_str());  // an answer lost on the way
-        return lane.unlink(op_, directory, name.c_str());
-    }
-};
-
 // Only while the name still holds the file that was read: between the read and now another sidecar
 // may have stored a good block there. Inode and time of last writing say which file it is: ext4 and others
 // give the number of a replaced file to the next one. rename cannot ask for either, so what was moved is
@@ -204,7 +154,6 @@ class AsideWork final : public Steps {
 }  // namespace
 
 std::unique_ptr<BlockWork> make_lookup(std::shared_ptr<Operation> operation) { return std::make_unique<LookupWork>(std::move(operation)); }
-std::unique_ptr<BlockWork> make_remove(std::shared_ptr<Operation> operation) { return std::make_unique<RemoveWork>(std::move(operation)); }
 std::unique_ptr<BlockWork> make_aside(std::shared_ptr<Operation> operation) { return std::make_unique<AsideWork>(std::move(operation)); }
 
 }  // namespace kvlane

@@ -25,9 +25,9 @@ std::unique_ptr<BlockWork> make_block_work(std::shared_ptr<Operation> operation)
         case Kind::probe: return make_probe(std::move(operation));
         case Kind::list: return make_list(std::move(operation));
         case Kind::verify: return make_verify(std::move(operation));
+        case Kind::remove_file: return make_remove_file(std::move(operation));
         case Kind::touch: return make_touch(std::move(operation));
-        case Kind::remove_file:
-        case Kind::lease: break;
+        case Kind::lease: return make_lease(std::move(operation));
     }
     __builtin_unreachable();
 }

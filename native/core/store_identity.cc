@@ -45,7 +45,7 @@ int64_t read_record(LaneContext& lane, Operation& operation, int fd, bool direct
 
 }  // namespace
 
-int64_t read_small_file(LaneContext& lane, Operation& operation, int directory, const char* name, std::string& out, Phase& phase) {
+int64_t read_small_file(LaneContext& lane, Operation& operation, int directory, const char* name, std::string& out, Phase& phase, FileStat* about) {
     phase = Phase::open;
     bool direct = false;
     const int fd = open_record(lane, operation, directory, name, direct);
@@ -53,6 +53,7 @@ int64_t read_small_file(LaneContext& lane, Operation& operation, int directory, 
     FileStat found;
     phase = Phase::stat;
     int64_t result = lane.stat(operation, fd, found);
+    if (about != nullptr) *about = found;
     if (result == 0 && (!S_ISREG(found.mode) || found.size > small_file_bytes_max)) result = -not_a_record;
     if (result == 0) {
         phase = Phase::read;
@@ -106,7 +107,7 @@ int take_name(LaneContext& lane, Operation& operation, int directory, const char
 }  // namespace
 
 int publish_small_file(LaneContext& lane, Operation& operation, int directory, const char* name, const std::string& text, Publish how,
-                       uint32_t mode, Phase& phase) {
+                       uint32_t mode, Phase& phase, Force force) {
     const std::string temporary = temporary_name(name);
     phase = Phase::open;
     const int fd = lane.open(operation, directory, temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NONBLOCK | O_NOCTTY, mode);
@@ -119,7 +120,7 @@ int publish_small_file(LaneContext& lane, Operation& operation, int directory, c
     }
     // Forced out before it gets its name: a record that a power cut turns back would let an old
     // generation's blocks pass for those of another model.
-    if (result >= 0) {
+    if (result >= 0 && force == Force::out) {
         phase = Phase::fsync;
         result = lane.fsync(operation, fd);
     }
@@ -133,7 +134,7 @@ int publish_small_file(LaneContext& lane, Operation& operation, int directory, c
         lane.unlink_own(operation, directory, temporary.c_str());
         return static_cast<int>(result);
     }
-    force_out_names(lane, operation, directory);
+    if (force == Force::out) force_out_names(lane, operation, directory);
     return 0;
 }
 
