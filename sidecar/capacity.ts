@@ -16,6 +16,9 @@ const TOUCH_TIMEOUT_US = 5_000_000;
 /** After a batch the metadata lanes have so long for others: at most 2,560 files a second. */
 const TOUCH_REST_US = 100_000;
 
+/** However hasty a test: a call on a busy machine. */
+const HASTY_CALL_US_MIN = 1_000_000;
+
 export interface CapacityDeps extends LaneDeps {
   log: Log;
   /** All times of collectors are so many times shorter: for tests. */
@@ -197,7 +200,8 @@ export function limitBytes(limit: Limit, totalBytes: number | null): number | nu
 }
 
 function hurried(haste: number): CollectorTimes {
-  return Object.fromEntries(Object.entries(COLLECTOR_TIMES).map(([name, us]) => [name, us / haste])) as unknown as CollectorTimes;
+  const times = Object.fromEntries(Object.entries(COLLECTOR_TIMES).map(([name, us]) => [name, us / haste])) as unknown as CollectorTimes;
+  return { ...times, callUs: Math.max(times.callUs, HASTY_CALL_US_MIN) };
 }
 
 function randomName(): string {

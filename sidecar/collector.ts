@@ -29,6 +29,7 @@ export const EVICTION_SPACING_US = 500;
 export const FAILED_REMOVALS_MAX = 16;
 
 export interface CollectorTimes extends LeaseTimes {
+  callUs: number;
   /** Between passes: when the limit is near, and at most. */
   passUs: number;
   passMaxUs: number;
@@ -40,7 +41,7 @@ export interface CollectorTimes extends LeaseTimes {
   leftoverUs: number;
 }
 
-export const COLLECTOR_TIMES: CollectorTimes = { ...LEASE_TIMES, passUs: 60_000_000, passMaxUs: 600_000_000, urgeUs: 60_000_000, urgeMaxUs: 600_000_000, youngUs: 10_000_000, leftoverUs: LEFTOVER_AGE_US };
+export const COLLECTOR_TIMES: CollectorTimes = { ...LEASE_TIMES, callUs: CALL_TIMEOUT_US, passUs: 60_000_000, passMaxUs: 600_000_000, urgeUs: 60_000_000, urgeMaxUs: 600_000_000, youngUs: 10_000_000, leftoverUs: LEFTOVER_AGE_US };
 
 export type Ask =
   | { kind: 'lease'; step: LeaseStep | { action: 'leave'; number: number; text: string } }
@@ -317,7 +318,7 @@ export class Collector implements Alarm {
   #ask(ask: Ask, nowUs: number): void {
     this.#inHand = { ask, startedUs: nowUs };
     const removes = ask.kind === 'remove' || ask.kind === 'remove_file';
-    const deadlineUs = nowUs + CALL_TIMEOUT_US;
+    const deadlineUs = nowUs + this.#times.callUs;
     this.#deps.lane.ask(ask, removes ? Math.min(deadlineUs, this.#lease.endUs) : deadlineUs, nowUs);
   }
 
