@@ -86,7 +86,7 @@ TestStore::~TestStore() {
 
 std::shared_ptr<Operation> TestStore::operation(Kind kind, LaneClass lane_class) {
     auto op = std::make_shared<Operation>();
-    static uint64_t next_id = 1;
+    static std::atomic<uint64_t> next_id = 1;  // threads of a test make theirs, too
     op->id = next_id++;
     op->kind = kind;
     op->lane_class = lane_class;

@@ -142,6 +142,10 @@ TEST("every kind of damage is named, and only a file that contradicts itself is 
         const bool right = result.status == c.status && result.aside_inode == (c.aside ? inode : 0);
         if (!right) std::printf("  %s: %s, aside %llu, %s\n", c.what, status_name(result.status), static_cast<unsigned long long>(result.aside_inode), result.text.c_str());
         CHECK(right);
+        const auto verify = damaged.store.operation(Kind::verify);
+        verify->hex = key;
+        const Result& verified = damaged.store.run(verify);
+        CHECK(verified.status == result.status && verified.aside_inode == result.aside_inode && verified.text == result.text);
         CHECK(TestStore::contents(damaged.store.path(key)) == before);
         CHECK(TestStore::inode(damaged.store.path(key)) == inode);
     }
