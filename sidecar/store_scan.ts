@@ -2,6 +2,7 @@
 //
 // It goes down as it finds directories: the listing of a directory is not asked for further before all that its last
 // piece named has been walked, so that a store of any number of namespaces costs three short lists.
+import { listing } from '../native/listing.ts';
 import type { Candidate, Oldest } from './oldest.ts';
 import type { Leftovers } from './leftovers.ts';
 
@@ -50,20 +51,16 @@ export class StoreScan {
 
   /** The listing that next() named. `fsNowUs`: by the file system's clock; `nowUs` by ours. False: it cannot be read. */
   listed(text: string, fsNowUs: number, nowUs: number): boolean {
-    const lines = text.split('\n');
-    const cookie = lines[0]!;
-    if (!/^(-|[0-9]+)$/.test(cookie)) return false;
+    const { cookie, entries } = listing(text);
+    if (cookie !== null && !/^[0-9]+$/.test(cookie)) return false;
     const level = this.#levels.at(-1)!;
-    level.cookie = cookie === '-' ? null : cookie;
+    level.cookie = cookie;
     const depth = this.#levels.length;
-    for (let i = 1; i < lines.length; i += 1) {
-      const words = lines[i]!.split(' ');
-      if (words.length !== 7) continue; // the last line's end, or a name with a space: none of ours
-      const [type, allocated, , modifiedNs, changedNs, inode, name] = words as [string, string, string, string, string, string, string];
+    for (const { type, name, allocatedBytes, modifiedNs, changedNs, inode } of entries) {
       if (depth < 3) {
         if (type === 'd' && (depth === 1 || SHARD.test(name))) level.below.push(copied(name));
       } else if (type === 'f') {
-        if (BLOCK.test(name)) this.#block(name, Number(allocated), modifiedNs, inode, fsNowUs);
+        if (BLOCK.test(name)) this.#block(name, allocatedBytes, modifiedNs, inode, fsNowUs);
         else if (TEMPORARY.test(name)) this.#leftovers.saw({ path: copied(`${level.path}/${name}`), inode: copied(inode), changedNs: copied(changedNs) }, nowUs);
       }
     }
