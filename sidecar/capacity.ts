@@ -106,7 +106,7 @@ class Keeper {
       times: hurried(deps.haste),
     });
     this.#lane.to((answer, nowUs) => this.collector.answered(answer, nowUs));
-    this.touching = new Touching(mount, deps.lanes, deps.deadlines, TOUCH_EVERY_US / deps.haste);
+    this.touching = new Touching(mount, deps.lanes, deps.deadlines, Math.round(TOUCH_EVERY_US / deps.haste));
   }
 
   isOf(mount: Mount): boolean {
@@ -200,7 +200,7 @@ export function limitBytes(limit: Limit, totalBytes: number | null): number | nu
 }
 
 function hurried(haste: number): CollectorTimes {
-  const times = Object.fromEntries(Object.entries(COLLECTOR_TIMES).map(([name, us]) => [name, us / haste])) as unknown as CollectorTimes;
+  const times = Object.fromEntries(Object.entries(COLLECTOR_TIMES).map(([name, us]) => [name, Math.round(us / haste)])) as unknown as CollectorTimes;
   return { ...times, callUs: Math.max(times.callUs, HASTY_CALL_US_MIN) };
 }
 
