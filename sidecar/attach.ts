@@ -3,18 +3,15 @@
 // Whoever is attached may look and nothing else, and costs what we give him, whatever he sends or leaves unread: one line is
 // answered at a time over all readers, and after each comes a pause of twenty times what it took, of 100 ms at most: a thousand
 // readers take no more than a twentieth of the loop, as long as an answer takes less than 5 ms. Nobody's next line is read before his last answer is in the
-// kernel, so a reader holds one chunk of input and one answer of memory at most. Too many readers are turned away,
-// too frequent ones find the door shut for a second. Not a byte of this reaches the client's pipes.
-import { connect, createServer, type Server, type Socket } from 'node:net';
-import { readlink, unlinkSync } from 'node:fs';
-import { decode } from '../protocol/decode.ts';
-import { OPS, type Event, type Op } from '../protocol/messages.ts';
-import { publish, socketPaths, tidy, whyNot, type Place, type SocketPaths } from './attach_place.ts';
-import { quoteStart } from './quote.ts';
+// kernel, so a reader holds one chunk of input and one answer of memory at most. Not a byte of this reaches the client's pipes.
+import { readlink } from 'node:fs';
+import type { Socket } from 'node:net';
+import type { Event } from '../protocol/messages.ts';
+import { openDoor } from './attach_door.ts';
+import type { Place } from './attach_place.ts';
+import { answerTo, refusal } from './attach_questions.ts';
 import type { Log, Service } from './service_types.ts';
 
-/** At a time. A person, a scraper and a few who forgot theirs. */
-export const READERS_MAX = 16;
 /** One question; the longest has a hundred bytes. */
 export const QUESTION_BYTES_MAX = 4_096;
 /** Lines that are no question, before it is taken for no reader at all. */
@@ -25,21 +22,10 @@ const PAUSE_MS_MIN = 5;
 const PAUSE_FACTOR = 20;
 /** On a busy machine an answer may take long by the clock; nobody waits a second for that. */
 const PAUSE_MS_MAX = 100;
-/** In one second, turned away ones too. Each costs a tenth of a millisecond. */
-export const ARRIVALS_MAX = 64;
-const ARRIVALS_MS = 1_000;
-const BACKLOG = 16;
 /** Nothing asked, nothing read for so long: it is closed. */
 export const IDLE_MS = 60_000;
 /** Of events that a watcher has not read; what comes then is counted and left out. */
 const UNREAD_BYTES_MAX = 64 * 1024;
-/** Of calls in one answer: 64 KiB. Those over the pipes list 3,000. */
-export const CALLS_LISTED_MAX = 256;
-/** Directory and socket are made in memory; longer than this, and a thread of libuv's pool is stuck. */
-const OPENING_MS_MAX = 5_000;
-/** Somebody else's socket, when it is looked at for being dead. */
-const REFUSAL_MS_MAX = 500;
-const LOOKS: ReadonlySet<Op> = new Set(['stats', 'stuck', 'ping', 'help']);
 const WATCHED: ReadonlySet<string> = new Set(['mount', 'stalled', 'recovered']);
 
 export interface AttachDeps {
@@ -87,15 +73,10 @@ export function createAttach(places: readonly Place[], deps: AttachDeps): Attach
   const { service, log, nowUs } = deps;
   const readers = new Set<Reader>();
   const queue: Reader[] = [];
-  const figures = { attached: 0, turned_away: 0, questions: 0 };
+  const figures = { attached: 0, questions: 0 };
   const watchers = new Set<Reader>();
-  let server: Server | null = null;
-  let paths: SocketPaths | null = null;
-  let closed = false;
   let restUntilUs = 0;
   let timer: NodeJS.Timeout | null = null;
-  let arrivals = 0;
-  let arrivalsSinceUs = 0;
   let pidNamespace: string | undefined;
   /** Events of this turn of the loop, as lines, for all watchers. */
   let news = '';
@@ -103,91 +84,9 @@ export function createAttach(places: readonly Place[], deps: AttachDeps): Attach
   let newsLeftOut = 0;
 
   readlink('/proc/self/ns/pid', (_error, name) => (pidNamespace = name));
-  void open().catch((error: unknown) => log.warn('not_attachable', { error }));
-
-  async function open(): Promise<void> {
-    const reasons: string[] = [];
-    const uid = process.geteuid!();
-    for (const place of places) {
-      const reason = (await withinTime(whyNot(place, uid, true), `${place.directory} gave no answer for ${OPENING_MS_MAX} ms`)) ?? (await openIn(place.directory));
-      if (closed || reason === null) return;
-      reasons.push(reason);
-    }
-    log.warn('not_attachable', { reasons, next: 'name a directory of your own in memory with --attach-dir, or say --no-attach' });
-  }
-
-  /** What keeps the socket from lying there; null: nothing. */
-  async function openIn(directory: string): Promise<string | null> {
-    if (closed) return null;
-    const random = Math.floor(Math.random() * 2 ** 32).toString(16).padStart(8, '0'); // to tell apart, not to keep secret
-    const made = socketPaths(directory, process.pid, random);
-    if (typeof made === 'string') return made;
-    paths = made;
-    try {
-      await listen();
-    } catch (error) {
-      paths = null;
-      return (error as Error).message; // read-only, full: it says which call and which path
-    }
-    void tidy(directory, made.final, refuses).catch(() => {});
-    return null;
-  }
-
-  async function listen(): Promise<void> {
-    const { fresh } = paths!;
-    const opened = createServer(arrive);
-    opened.maxConnections = READERS_MAX;
-    opened.on('drop', turnedAway);
-    server = opened;
-    try {
-      await new Promise<void>((resolve, reject) => {
-        opened.once('error', reject);
-        opened.listen({ path: fresh, backlog: BACKLOG }, () => {
-          opened.off('error', reject);
-          opened.on('error', (error) => log.warn('attach_failed', { error }));
-          opened.unref();
-          resolve();
-        });
-      });
-      await publish(paths!);
-    } catch (error) {
-      opened.close(); // libuv unlinks what it bound
-      if (server === opened) server = null;
-      if (!closed) throw error;
-    }
-  }
-
-  function turnedAway(): void {
-    figures.turned_away += 1;
-    countArrival();
-  }
-
-  /** Who comes and goes in a loop costs an accept each time, which cannot be put off: so the door is shut for a while. */
-  function countArrival(): void {
-    const now = nowUs();
-    if (now - arrivalsSinceUs > ARRIVALS_MS * 1000) {
-      arrivalsSinceUs = now;
-      arrivals = 0;
-    }
-    arrivals += 1;
-    if (arrivals < ARRIVALS_MAX || server === null) return;
-    unlinkNow(paths!.final); // first: nobody is to find a name that refuses, which says that its sidecar is dead
-    server.close(); // those that are in stay
-    server = null;
-    log.warn('attach_shut', { why: `${arrivals} readers came within ${ARRIVALS_MS} ms`, for_ms: ARRIVALS_MS });
-    setTimeout(() => {
-      if (!closed) listen().catch((error: unknown) => log.warn('not_attachable', { error }));
-    }, ARRIVALS_MS).unref();
-  }
+  const door = openDoor(places, { readers: () => readers.size, arrive, nowUs, log });
 
   function arrive(socket: Socket): void {
-    if (readers.size >= READERS_MAX) {
-      // A server that was opened again counts from nothing, and those that were in are in.
-      turnedAway();
-      socket.destroy();
-      return;
-    }
-    countArrival();
     figures.attached += 1;
     const reader: Reader = { socket, input: NOTHING, line: 1, faults: 0, watching: false, missed: 0, queued: false };
     readers.add(reader);
@@ -239,7 +138,7 @@ export function createAttach(places: readonly Place[], deps: AttachDeps): Attach
     const { input } = reader;
     const end = input.indexOf(NEWLINE);
     if ((end < 0 ? input.length : end) > QUESTION_BYTES_MAX) {
-      refuse(reader, null, 'LINE_TOO_LONG', `line ${reader.line}: longer than ${QUESTION_BYTES_MAX} bytes; nothing that may be asked here is`);
+      say(reader, refusal(null, 'LINE_TOO_LONG', `line ${reader.line}: longer than ${QUESTION_BYTES_MAX} bytes; nothing that may be asked here is`).message);
       reader.socket.destroySoon();
       return;
     }
@@ -272,47 +171,14 @@ export function createAttach(places: readonly Place[], deps: AttachDeps): Attach
 
   function answer(reader: Reader, text: string): void {
     figures.questions += 1;
-    let value: unknown;
-    try {
-      value = JSON.parse(text);
-    } catch {
-      return fault(reader, null, 'INVALID_REQUEST', `line ${reader.line}: not JSON: '${quoteStart(text)}'; ask for example {"id":1,"op":"stats"}`);
-    }
-    if (isWatch(value)) {
-      reader.watching = value.op === 'watch';
-      if (reader.watching) watchers.add(reader);
+    const { message, fault, watching } = answerTo(text, reader.line, service.look, nowUs(), attachFigures);
+    if (watching !== undefined) {
+      reader.watching = watching;
+      if (watching) watchers.add(reader);
       else watchers.delete(reader);
-      return say(reader, { id: value.id, ok: true });
     }
-    const decoded = decode(value, { slots: 0, slotBytes: 0, mounts: [], line: reader.line, nowUs: nowUs() });
-    const { op } = (value ?? {}) as { op?: Op };
-    if (op !== undefined && OPS.includes(op) && !LOOKS.has(op)) {
-      // Whatever else is wrong with it.
-      return fault(reader, decoded.ok ? decoded.request.id : decoded.id, 'INVALID_REQUEST', `${op} is for the client that started this sidecar; whoever is attached may ask stats, stuck, ping, help, watch, unwatch`);
-    }
-    if (!decoded.ok) return fault(reader, decoded.id, decoded.code, decoded.message);
-    const { request } = decoded;
-    const { id } = request;
-    switch (request.op) {
-      case 'stats':
-        return say(reader, { id, ok: true, stats: { ...service.look.stats(), attached: attachFigures() } });
-      case 'stuck':
-        return say(reader, { id, ok: true, ...service.look.stuck(request.overMs, CALLS_LISTED_MAX) });
-      case 'ping':
-        return say(reader, { id, ok: true, now_us: nowUs() });
-      case 'help':
-        return say(reader, { id, ok: true, help: { ...service.look.help(), attached: 'you may look and nothing else: stats, stuck, ping, help; watch for events, unwatch' } });
-    }
-  }
-
-  function fault(reader: Reader, id: unknown, code: string, message: string): void {
-    reader.faults += 1;
-    refuse(reader, id, code, message);
-    if (reader.faults >= FAULTS_MAX) reader.socket.destroySoon();
-  }
-
-  function refuse(reader: Reader, id: unknown, code: string, message: string): void {
-    say(reader, { id, ok: false, error: { code, message } });
+    say(reader, message);
+    if (fault && (reader.faults += 1) >= FAULTS_MAX) reader.socket.destroySoon();
   }
 
   function say(reader: Reader, message: object): void {
@@ -348,7 +214,8 @@ export function createAttach(places: readonly Place[], deps: AttachDeps): Attach
   }
 
   function attachFigures(): AttachFigures {
-    return { readers: readers.size, ...figures };
+    const { attached, questions } = figures;
+    return { readers: readers.size, attached, turned_away: door.turnedAway(), questions };
   }
 
   return {
@@ -360,56 +227,10 @@ export function createAttach(places: readonly Place[], deps: AttachDeps): Attach
       else news += `${JSON.stringify(event)}\n`;
     },
     figures: attachFigures,
-    path: () => (server === null ? null : paths!.final),
-    close() {
-      closed = true;
-      server?.close();
-      server = null;
-      if (paths !== null) unlinkNow(paths.final);
-    },
+    path: door.path,
+    close: door.close,
   };
-}
-
-function unlinkNow(path: string): void {
-  try {
-    unlinkSync(path); // in memory, as bind
-  } catch {
-    // It was not published yet, or somebody took it away.
-  }
 }
 
 const NEWLINE = 0x0a;
 const NOTHING = Buffer.alloc(0);
-
-function isWatch(value: unknown): value is { id: number | string; op: 'watch' | 'unwatch' } {
-  if (typeof value !== 'object' || value === null) return false;
-  const { id, op, ...more } = value as Record<string, unknown>;
-  if (op !== 'watch' && op !== 'unwatch') return false;
-  return Object.keys(more).length === 0 && (Number.isSafeInteger(id) || (typeof id === 'string' && id.length <= 64));
-}
-
-/** Nobody listens there any more. */
-function refuses(path: string): Promise<boolean> {
-  return new Promise((resolve) => {
-    const socket = connect(path);
-    const end = (dead: boolean): void => {
-      clearTimeout(timer);
-      socket.destroy();
-      resolve(dead);
-    };
-    const timer = setTimeout(end, REFUSAL_MS_MAX, false).unref();
-    socket.unref();
-    socket.once('connect', () => end(false));
-    socket.once('error', (error: NodeJS.ErrnoException) => end(error.code === 'ECONNREFUSED'));
-  });
-}
-
-function withinTime(question: Promise<string | null>, otherwise: string): Promise<string | null> {
-  return new Promise((resolve) => {
-    const timer = setTimeout(resolve, OPENING_MS_MAX, otherwise).unref();
-    void question.then((answer) => {
-      clearTimeout(timer);
-      resolve(answer);
-    });
-  });
-}

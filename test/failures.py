@@ -1,4 +1,4 @@
-"""Prints what failed once more, short enough for the end of a log: failures.py FOLDER. Each file in it is one failure, the first line its name.
+"""Prints what failed once more, short enough for the end of a log: failures.py FOLDER TITLE. Each file in it is one failure, the first line its name.
 
 All together take LINES_MAX lines, shared evenly: where one says less than its share, the next may say more. Of a long one the beginning and
 the end are kept: vitest says the assertion first, pytest and compilers last.
@@ -29,7 +29,7 @@ def shortened(lines: list[str], most: int) -> list[str]:
 failures = [lines_of(path.read_text(encoding="utf-8", errors="replace")) for path in sorted(pathlib.Path(sys.argv[1]).iterdir())]
 failures = [lines for lines in failures if lines]
 if failures:
-    print(f"\n──── what failed, once more ({len(failures)}) ────")
+    print(f"\n──── {sys.argv[2]} ({len(failures)}) ────")
 left = LINES_MAX
 for number, (name, *said) in enumerate(failures):
     if left < LINES_MIN:

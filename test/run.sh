@@ -43,7 +43,7 @@ vitest() { # name seconds_max project…
   local name=$1 bound=$2 report=$reports/$1.json projects=()
   shift 2
   for p in "$@"; do projects+=(--project "$p"); done
-  suite "vitest: $name" "$bound" "$report" env KVLANE_FAILURES="$sum/failed" npx --no-install vitest run "${projects[@]}" \
+  suite "vitest: $name" "$bound" "$report" env KVLANE_FAILURES="$sum/failed" KVLANE_SECOND="$sum/second" npx --no-install vitest run "${projects[@]}" \
     --reporter=default --reporter=json --outputFile.json="$report" --reporter=./test/support/failures_reporter.ts
 }
 
@@ -69,7 +69,7 @@ if wanted python; then
   check "mypy --strict" 300 ../../.venv/bin/python -m mypy --strict
   check "ruff" 60 ../../.venv/bin/python -m ruff check .
   cd ../..
-  suite "pytest" 1800 "$reports/pytest.xml" .venv/bin/python -m pytest -W error --rootdir clients/python -c clients/python/pyproject.toml --junitxml="$reports/pytest.xml" clients/python/tests
+  pytest_suite "pytest" 1800 "$reports/pytest.xml" .venv/bin/python -W error --rootdir clients/python -c clients/python/pyproject.toml clients/python/tests
 fi
 wanted wheel && check "wheel" 600 bash test/packaging.sh # half a minute; much longer where node_modules or the registry is slow
 wanted fuzz && closing_line fuzz 600 "^FAILED: " npm run --silent fuzz    # half a minute of fuzzing; and clang, the first time

@@ -6,7 +6,7 @@ import { expect, onTestFinished, test } from 'vitest';
 import { attachable, reader, socketDirectory } from '../support/attached.ts';
 import { freshDirectory, startSidecar, type Sidecar } from '../support/sidecar_process.ts';
 
-/** READERS_MAX, ARRIVALS_MAX, QUESTION_BYTES_MAX, FAULTS_MAX in sidecar/attach.ts. */
+/** READERS_MAX, ARRIVALS_MAX in sidecar/attach_door.ts; QUESTION_BYTES_MAX, FAULTS_MAX in attach.ts. */
 const READERS_MAX = 16;
 const ARRIVALS_MAX = 64;
 const QUESTION_BYTES_MAX = 4096;

@@ -55,7 +55,9 @@ onEachEngine('late completion', (engine) => {
           const failures = failuresOf((await pending).answer);
           expect([...failures.values()].every((entry) => entry.code === (end === 'a cancel' ? 'CANCELLED' : 'DEADLINE_EXCEEDED'))).toBe(true);
           rig.client.arena.release(slots);
-          const kept = slots.map((slot, block) => ({ slot, block })).filter(({ block }) => failures.get(block)?.slot === 'quarantined');
+          const held = await rig.keptByTheKernel();
+          const kept = slots.map((slot, block) => ({ slot, block })).filter(({ slot }) => held.includes(slot));
+          for (const { block } of kept) expect(failures.get(block)).toMatchObject({ slot: 'quarantined' });
           for (const { slot } of kept) rig.client.writeSlot(slot, RULE_BROKEN);
 
           const mine = takeEverything(rig);

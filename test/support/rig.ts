@@ -15,6 +15,8 @@ import { KNOWN_AT_READY } from './sidecar_process.ts';
 import { type Lab, type LabOptions, noLab, startLab } from './stall.ts';
 
 export const ENGINES: readonly Engine[] = ['threads', 'aio'];
+/** A call that has taken so long on a mount that hangs is one that hangs. */
+const SETTLED_MS = 200;
 /** A really stuck mount is resumed by the lab after this time, whatever the test does. */
 const HANG_S_MAX = 25;
 const WAIT_MS = 10_000;
@@ -156,6 +158,19 @@ export class Rig {
     } finally {
       this.client.arena.release(slots);
     }
+  }
+
+  /**
+   * The slots that stay quarantined until the mount goes on. A lane that was between two calls when its load was answered gives its slot
+   * back a moment later: it never came to its read.
+   */
+  async keptByTheKernel(): Promise<number[]> {
+    await this.until('every load that is still under way is in a call that does not return', async () => {
+      const answer = await this.client.request('stuck', { timeout_ms: 5_000 } as Fields<'stuck'>);
+      const calls = ('stuck' in answer ? answer.stuck : []).filter(({ kind }) => kind === 'load');
+      return calls.length === this.client.arena.quarantined.length && calls.every(({ for_ms }) => for_ms >= SETTLED_MS);
+    });
+    return [...this.client.arena.quarantined];
   }
 
   /** Everything goes on, and what it held has come back: no stuck call, no quarantined slot. Returns the milliseconds this took. */

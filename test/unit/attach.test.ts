@@ -3,7 +3,8 @@ import { existsSync, lstatSync, mkdirSync, mkdtempSync, readdirSync, rmSync } fr
 import { join } from 'node:path';
 import { expect, onTestFinished, test, vi } from 'vitest';
 import type { Event } from '../../protocol/messages.ts';
-import { READERS_MAX, createAttach, type Attach } from '../../sidecar/attach.ts';
+import { createAttach, type Attach } from '../../sidecar/attach.ts';
+import { READERS_MAX } from '../../sidecar/attach_door.ts';
 import type { Place } from '../../sidecar/attach_place.ts';
 import { reader, socketDirectory } from '../support/attached.ts';
 

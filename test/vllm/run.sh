@@ -35,7 +35,7 @@ fi
 
 tests() { # part seconds_max: a folder of tests, under vLLM's own Python
   local report=$reports/vllm-$1.xml
-  suite "vLLM: $1" "$2" "$report" "$KVLANE_VLLM_PYTHON" -m pytest -c test/vllm/pytest.ini --rootdir test/vllm --junitxml="$report" "test/vllm/$1"
+  pytest_suite "vLLM: $1" "$2" "$report" "$KVLANE_VLLM_PYTHON" -c test/vllm/pytest.ini --rootdir test/vllm "test/vllm/$1"
 }
 
 check "setup" 1800 bash test/setup.sh || finish

@@ -70,10 +70,12 @@ def test_a_line_that_is_no_message_ends_the_life(line: str, fake: FakeSidecar, k
 
 def test_lines_nested_about_as_deep_as_json_is_read_at_end_the_life_at_most(fake: FakeSidecar, kv: Client) -> None:
     task = kv.lookup(["a/00"], timeout_ms=60_000)
-    fake.expect("lookup")
+    request = fake.expect("lookup")
     depths = range(940, 1_001)  # read to another depth than written: in between nothing of them can be told
-    fake.order(raw="".join('{"id":-5,"x":' + "[" * depth + "]" * depth + "}\n" for depth in depths))
-    assert kv.wait(task).code == SIDECAR_GONE
+    nested = "".join('{"id":-5,"x":' + "[" * depth + "]" * depth + "}\n" for depth in depths)
+    fake.order(raw=nested + f'{{"id":{request["id"]},"ok":true,"present":[true],"prefix":1,"complete":true}}\n')
+    result = kv.wait(task)  # Python 3.12 reads deeper than the others
+    assert result.code == SIDECAR_GONE or result.prefix == 1
     assert not any("IO thread failed" in note for note in kv.notes())
 
 

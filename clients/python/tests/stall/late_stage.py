@@ -24,6 +24,7 @@ BLOCK_BYTES = SLOT_BYTES - 100
 """Not whole pages: the end of such a block is copied into its slot by the lane, after the kernel's own part."""
 WHOLE_PAGES = BLOCK_BYTES // PAGE_BYTES * PAGE_BYTES
 TIMEOUT_MS = 300
+STALL_MS = 200
 CALM_MS = 10_000
 """For requests on a healthy mount, on a noisy machine."""
 PATIENT_MS = 20_000
@@ -132,6 +133,17 @@ class Stage:
         waiting: list[int] = self.kv.client_stats()["slots_quarantined"]
         return waiting
 
+    def kept_by_the_kernel(self) -> list[int]:
+        """The slots that stay quarantined until the mount goes on. A lane that was between two calls when its load was answered
+        gives its slot back a moment later: it never came to its read."""
+
+        def arrived() -> bool:
+            calls = [call for call in self.kv.stuck() if call["kind"] == "load"]
+            return len(calls) == len(self.quarantined()) and all(call["for_ms"] >= STALL_MS for call in calls)
+
+        eventually(arrived, "every load that is still under way is in a call that does not return")
+        return self.quarantined()
+
     def loads_every_block(self) -> bool:
         with self.kv.leasing(BLOCKS) as slots:
             self.calm(lambda: self.kv.load(self.keys, slots, namespace=NAMESPACE, bytes=BLOCK_BYTES, timeout_ms=CALM_MS))
@@ -160,7 +172,7 @@ def staged(engine: Any, place: str, *, mute_ms: int) -> Iterator[Stage]:
             slot_bytes=SLOT_BYTES,
             slots=SLOTS,
             engine=engine,
-            stall_ms=200,
+            stall_ms=STALL_MS,
             mute_ms=mute_ms,
             huge_pages="off",  # ArenaFile writes with write(2), which hugetlb does not take
         )

@@ -93,7 +93,7 @@ def test_a_load_that_was_answered_changes_no_slot_leased_since(stage: Stage, end
         eventually(
             lambda: stage.kv.client_stats()["unanswered"] == 0, "the sidecar's own answer, should ours have been first"
         )
-        held = stage.quarantined()
+        held = stage.kept_by_the_kernel()
         owners = {slot.index: block for block, slot in enumerate(slots) if slot.index in held}
     assert {failure.code for failure in result.failed} == {"DEADLINE_EXCEEDED" if ended_by == "deadline" else "CANCELLED"}
     assert took_s < TIMEOUT_MS / 1000 + NOISE_S
