@@ -39,9 +39,11 @@ export interface CollectorTimes extends LeaseTimes {
   /** A block this young stays: its writer may be about to answer. */
   youngUs: number;
   leftoverUs: number;
+  /** For so long a file system must have been smaller before a share of it is. */
+  shrinkUs: number;
 }
 
-export const COLLECTOR_TIMES: CollectorTimes = { ...LEASE_TIMES, callUs: CALL_TIMEOUT_US, passUs: 60_000_000, passMaxUs: 600_000_000, urgeUs: 60_000_000, urgeMaxUs: 600_000_000, youngUs: 10_000_000, leftoverUs: LEFTOVER_AGE_US };
+export const COLLECTOR_TIMES: CollectorTimes = { ...LEASE_TIMES, callUs: CALL_TIMEOUT_US, passUs: 60_000_000, passMaxUs: 600_000_000, urgeUs: 60_000_000, urgeMaxUs: 600_000_000, youngUs: 10_000_000, leftoverUs: LEFTOVER_AGE_US, shrinkUs: 3_600_000_000 };
 
 export type Ask =
   | { kind: 'lease'; step: LeaseStep | { action: 'leave'; number: number; text: string } }
@@ -116,6 +118,8 @@ export class Collector implements Alarm {
   #usedBytes: number | null = null;
   #blocks = 0;
   #totalBytes: number | null = null;
+  /** Since when it is told to be smaller than that. */
+  #smallerUs: number | null = null;
   /** The file system's clock: what it showed, at our time. */
   #fsClock: { fsUs: number; atUs: number } | null = null;
   /** When the last pass that saw all ended, and what this sidecar stored since. */
@@ -306,6 +310,7 @@ export class Collector implements Alarm {
         return;
       }
       pass.stage = 'sweeping';
+      if (pass.urged && pass.evicted === 0) this.retried(false, nowUs); // nothing that may go: not so soon again
       if (pass.urged) this.#tellWaiters(pass.evicted > 0, nowUs);
     }
     const leftover = pass.leftovers.pop();
@@ -342,7 +347,7 @@ export class Collector implements Alarm {
       this.#reason = `the lease cannot be had: ${answer.status === 'ok' ? 'its answer cannot be read' : answer.why}`;
       return;
     }
-    this.#totalBytes = told.totalBytes ?? this.#totalBytes;
+    this.#learnTotal(told.totalBytes, nowUs);
     if (step.action === 'look') {
       if (this.#lease.looked(told.number, told.content, startedUs, nowUs)) this.#leaseDueUs = nowUs;
       else this.#reason = 'another sidecar collects';
@@ -357,6 +362,17 @@ export class Collector implements Alarm {
       this.#nextPassUs = nowUs;
       this.#deps.say('info', 'collects', { lease_number: step.number, before });
     }
+  }
+
+  // A file system of several machines shrinks while one of them is away, and its blocks are not to go for that.
+  #learnTotal(totalBytes: number | null, nowUs: number): void {
+    if (totalBytes === null) return;
+    if (this.#totalBytes === null || totalBytes >= this.#totalBytes) this.#smallerUs = null;
+    else if (this.#smallerUs === null) {
+      this.#smallerUs = nowUs;
+      return;
+    } else if (nowUs - this.#smallerUs < this.#times.shrinkUs) return;
+    this.#totalBytes = totalBytes;
   }
 
   #giveBack(nowUs: number): void {

@@ -284,6 +284,25 @@ test('a share of the file system is known with the first lease, and follows its 
   expect(one.picture()).toMatchObject({ limit_bytes: 40 * MIB, used_bytes: 38 * MIB });
 });
 
+test('a file system that is smaller for a while, as one of several machines is away, costs no block; one that stays so does', () => {
+  const clock = manualClock();
+  const store = new CollectedStore(clock);
+  store.totalBytes = 120 * MIB;
+  blocks(50)(store);
+  const one = new Collecting(store, (total) => (total === null ? null : total / 2), { clock }).start();
+  clock.advance(60_000);
+  store.totalBytes = 40 * MIB;
+  clock.advance(3_500_000);
+  expect(store.removed).toEqual([]);
+  store.totalBytes = 120 * MIB;
+  clock.advance(100_000);
+  store.totalBytes = 40 * MIB;
+  clock.advance(3_500_000);
+  expect(store.removed).toEqual([]);
+  clock.advance(900_000);
+  expect(one.picture()).toMatchObject({ limit_bytes: 20 * MIB, used_bytes: 19 * MIB });
+});
+
 test('where the size of the file system is not told, a share removes nothing', () => {
   const clock = manualClock();
   const store = new CollectedStore(clock);
@@ -360,9 +379,11 @@ test('passes are urged once a minute; while no room is found all the same, less 
 });
 
 test('after a store that found room passes may be urged every minute again', () => {
-  const { one } = made(10 * GIB, blocks(200));
+  const { one } = made(10 * GIB, (it) => {
+    for (let i = 0; i < 2_000; i += 1) it.block('n', i.toString(16).padStart(3, '0'), 10_000 - i, 4 * MIB);
+  });
   one.start();
-  one.clock.advance(5_000);
+  one.clock.advance(20_000);
   urge(one);
   one.clock.advance(5_000);
   one.turn((nowUs) => one.collector.retried(false, nowUs));
@@ -407,6 +428,10 @@ test('a store that is within half of its limit makes no room: what fills the dis
   one.clock.advance(5_000);
   expect(heard).toEqual([false]);
   expect(store.removed).toEqual([]);
+  one.clock.advance(60_000);
+  expect(urge(one).waits).toBe(false); // nor is all of it looked at every minute
+  one.clock.advance(60_000);
+  expect(urge(one).waits).toBe(true);
 });
 
 test('a pass that fails tells those that wait for it', () => {
