@@ -149,7 +149,7 @@ export type OpSpec = { id: number; mount: number; rootGeneration: number; /** 0:
   | { kind: 'touch'; namespace: string; names: readonly string[]; olderUs: number }
   /**
    * Who may remove blocks for room: the highest number in collector/. text, of each action: {"number":n,"modified_ns":"…"}, where modified_ns is by the file
-   * system's clock; of look with "content", and number 0 where nobody ever was. What the others hold is found out by looking whether it changes, never by clocks.
+   * system's clock; of look with "content", and number 0 where nobody ever was; of take and renew with "total_bytes" of the file system. What the others hold is found out by looking whether it changes, never by clocks.
    * take: `text` becomes the content of `number`, which must be higher than all. renew: of one's own. leave: the content becomes `left`. `fenced`: another has it,
    * and the text's number is his.
    */

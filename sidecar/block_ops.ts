@@ -4,6 +4,7 @@
 // block says where it was, and whether its slot is free or belongs to the kernel until slots_freed.
 import { LIMITS, type Code, type FailedEntry, type InlineBlock, type LoadAnswer, type StoreAnswer } from '../protocol/messages.ts';
 import type { LoadRequest, RemoveRequest, StoreRequest } from '../protocol/request.ts';
+import type { Collector, Waiter } from './collector.ts';
 import { failedEntries, type Asked, type Failure } from './failures.ts';
 import type { LaneGroup } from './lane_group.ts';
 import type { Mount } from './mount.ts';
@@ -17,6 +18,13 @@ const MISSES: ReadonlySet<Done['status']> = new Set(['not_found', 'corrupt', 'ne
 const CLASS_OF = { load: 'load', store: 'store', remove: 'metadata' } as const;
 
 type BlockRequest = StoreRequest | LoadRequest | RemoveRequest;
+
+/** The end of a pass that is to make room for a store. */
+interface Waiting {
+  collector: Collector | null;
+  done: Done;
+  heard: Waiter;
+}
 
 export class BlockTask extends Task implements Owner, Asked {
   declare readonly op: 'store' | 'load' | 'remove';
@@ -32,6 +40,9 @@ export class BlockTask extends Task implements Owner, Asked {
   #removals = 0;
   #kept = 0;
   #failures: Failure[] = [];
+  /** Stores that found no room and wait for some, by block; and those that were tried again, with who made it. */
+  #waiting: Map<number, Waiting> | null = null;
+  #retries: Map<number, Collector> | null = null;
   #inline: InlineBlock[] = [];
   /** Damaged files that loads of this task met: moved away once it is answered. */
   #damaged: { block: number; inode: string }[] = [];
@@ -112,6 +123,10 @@ export class BlockTask extends Task implements Owner, Asked {
       }
       if (this.#askAgain(operation, done, nowUs)) return;
     }
+    if (this.op === 'store') {
+      if (done.status === 'no_space' && nowUs < this.deadlineUs && this.#waitsForRoom(operation, done, nowUs)) return;
+      this.#retries?.get(block)?.retried(done.status !== 'no_space', nowUs);
+    }
     this.#operations[block] = null;
     this.#pending -= 1;
     if (this.op === 'remove') this.#context.index.removing(this.#mount, operation.namespace, operation.hex); // an error may come after the deed
@@ -143,6 +158,11 @@ export class BlockTask extends Task implements Owner, Asked {
     // Last first: what waits leaves the queue before a stuck lane is given up, or its replacement would
     // take it up in between.
     for (let block = this.#operations.length - 1; block >= 0; block -= 1) {
+      const waiting = this.#waiting?.get(block);
+      if (waiting !== undefined) {
+        this.#noRoom(block, waiting, code === 'DEADLINE_EXCEEDED' ? 'NO_SPACE' : code, nowUs);
+        continue;
+      }
       const operation = this.#operations[block]!;
       if (operation === null) continue;
       this.#operations[block] = null;
@@ -224,6 +244,48 @@ export class BlockTask extends Task implements Owner, Asked {
     return true;
   }
 
+  // Where this sidecar keeps the store within its capacity, room may be made. Once a block: its second miss is the answer.
+  #waitsForRoom(first: Operation, done: Done, nowUs: number): boolean {
+    const block = first.index;
+    if (this.#retries?.has(block) === true) return false;
+    const { capacity } = this.#context;
+    const waiting: Waiting = { collector: null, done, heard: (madeRoom, atUs) => this.#heardOfRoom(block, waiting, madeRoom, atUs) };
+    waiting.collector = capacity.urge(this.#mount, waiting.heard, nowUs);
+    if (waiting.collector === null) return false;
+    this.#operations[block] = null;
+    (this.#waiting ??= new Map()).set(block, waiting);
+    return true;
+  }
+
+  #heardOfRoom(block: number, waiting: Waiting, madeRoom: boolean, nowUs: number): void {
+    const request = this.#request as StoreRequest;
+    const group = this.#groupNow();
+    const inline = request.blocks.slots[block] === null;
+    const refused = group.breaker.isOpen() || (inline && this.#context.staging.left(true) === 0);
+    if (!madeRoom || refused || nowUs >= this.deadlineUs) {
+      this.#noRoom(block, waiting, 'NO_SPACE', nowUs);
+      if (this.#pending === 0) this.#answer(nowUs);
+      return;
+    }
+    this.#waiting!.delete(block);
+    (this.#retries ??= new Map()).set(block, waiting.collector!);
+    const second = new Operation('store', this.#mount, group, group.pool, this, block, this.deadlineUs);
+    second.namespace = request.blocks.namespaces[block]!;
+    second.hex = request.blocks.hexes[block]!;
+    second.gateKey = gateKeyOf(this.#mount, second.namespace, second.hex);
+    this.#giveSource(second, request, block);
+    this.#operations[block] = second;
+    this.#context.lanes.submit(second, nowUs);
+  }
+
+  #noRoom(block: number, waiting: Waiting, code: Code, nowUs: number): void {
+    waiting.collector?.gaveUp(waiting.heard);
+    this.#waiting!.delete(block);
+    this.#pending -= 1;
+    const { phase, errno, text } = waiting.done;
+    this.#fail(block, code, nowUs, code === 'NO_SPACE' ? { phase, errno, detail: text } : {});
+  }
+
   #succeeded(operation: Operation, done: Done, nowUs: number): void {
     const { stats, damage, index, native } = this.#context;
     const { traffic } = this.#mount;
@@ -236,12 +298,14 @@ export class BlockTask extends Task implements Owner, Asked {
         stats.bytesStored += operation.bytes;
         traffic.stored_bytes += operation.bytes;
         traffic.blocks_stored += 1;
+        this.#context.capacity.stored(this.#mount, operation.bytes, nowUs);
         damage.replaced(operation.gateKey);
       }
     } else if (this.op === 'load') {
       stats.bytesLoaded += operation.bytes;
       traffic.loaded_bytes += operation.bytes;
       traffic.blocks_loaded += 1;
+      this.#context.capacity.loaded(this.#mount, operation.namespace, operation.hex, nowUs);
       if (operation.region === 1) this.#inline.push(inlineBlock(operation.index, native.readStaging(operation.offset, operation.bytes)));
     } else {
       traffic.blocks_removed += 1;

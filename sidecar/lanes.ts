@@ -8,7 +8,7 @@ import type { Code } from '../protocol/messages.ts';
 import { KeyGate } from './key_gate.ts';
 import type { LaneGroup } from './lane_group.ts';
 import type { Mount } from './mount.ts';
-import type { Done, Operation } from './operation.ts';
+import { gateKeyOf, type Done, type Operation } from './operation.ts';
 import type { Slots } from './slots.ts';
 
 /** What settle() found. */
@@ -169,6 +169,13 @@ export class Lanes {
   /** In the order they were made. Looks at every operation of the process: for rare moments. */
   inHandOf(group: LaneGroup): Operation[] {
     return [...this.#operations.values()].filter((operation) => operation.group === group && operation.inHand);
+  }
+
+  /** As the gate calls them. Looks at every operation of the process. */
+  keysOfLoads(): Set<string> {
+    const keys = new Set<string>();
+    for (const { kind, mount, namespace, hex } of this.#operations.values()) if (kind === 'load') keys.add(gateKeyOf(mount, namespace, hex));
+    return keys;
   }
 
   /** False: it waits at its gate. */

@@ -6,7 +6,7 @@ import { resolve } from 'node:path';
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import type { Bounce, Engine, HugePages } from '../native/index.ts';
 import { LIMITS, VERSION } from '../protocol/messages.ts';
-import type { MountOption, Recycle } from './service_types.ts';
+import type { Capacity, MountOption, Recycle } from './service_types.ts';
 import { serveHelpAfter, SERVE_DESCRIPTION, SERVE_SUMMARY, SERVE_USAGE } from './serve_words.ts';
 import { EXIT_USAGE } from './shutdown.ts';
 
@@ -26,6 +26,8 @@ export interface ServeOptions {
   fileMode: number;
   recycle: Recycle;
   tidy: boolean;
+  capacity: ReadonlyMap<string, Capacity>;
+  collectorHaste: number;
   /** How long a look-up believes what this process stored, loaded or saw; 0: it always asks the mount. */
   indexMs: number;
   holdBreakerClosed: boolean;
@@ -51,6 +53,10 @@ const LANES_MAX = 64;
 const INDEX_MS_MIN = 100; // its tables are made anew four times in that
 const INDEX_MS_MAX = 60_000; // a minute of loads of blocks that another host removed is more than any look-up saves
 const STUCK_MAX_MAX = 16_384; // a thread each
+
+const CAPACITY_BYTES_MIN = 1024 ** 2; // less is a mistake in the unit
+const CAPACITY_BYTES_MAX = 2 ** 53; // 8 PiB; beyond it a number is not exact
+const CAPACITY_PERCENT_MAX = 95; // file systems get slow, and keep some for root, before they are full
 
 export const MOUNT_NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 export const MOUNT_NAME_WORDS = '1 to 64 of A-Z a-z 0-9 . _ - and starts with a letter or digit';
@@ -112,10 +118,13 @@ export function serveProgram(cwd: () => string, say: (text: string) => void, tak
     .addOption(new Option('--recycle <WHEN>', 'overwrite the files of removed and replaced blocks instead of making new ones; auto: on ext4, xfs and tmpfs; on: on other file systems of this machine too, never on a network one').choices(['auto', 'on', 'off']).default('auto'))
     .option('--no-tidy', 'unlink nothing that sidecars which ended left in recycle/: for who only looks')
     .addOption(new Option('--index-ms <T>', 'look-ups believe for so long that a block is there which this sidecar stored, loaded or saw; if another process removed it, its load says NOT_FOUND; 0 asks the mount each time').argParser(indexMs).default(0))
+    .addOption(new Option('--capacity-bytes <[NAME=]SIZE>', 'what the store of mount NAME (without it: each) may occupy; beyond it the blocks used longest ago are removed, by one sidecar for all that share the store').argParser((word: string, before: CapacityWord[] = []) => [...before, capacityBytes(word)]))
+    .addOption(new Option('--capacity-share <[NAME=]PERCENT>', 'the same as a share of its file system').argParser((word: string, before: CapacityWord[] = []) => [...before, capacityShare(word)]))
     .option('--no-attach', 'no socket for kvlane top and metrics to look in by')
     .addOption(new Option('--attach-dir <DIR>', 'where that socket lies: a directory of your own on a tmpfs (usually $XDG_RUNTIME_DIR/kvlane or /dev/shm/kvlane-UID)').argParser((word: string) => attachDirectory(word, cwd)))
     .addOption(new Option('--test-hold-breaker-closed', 'for tests: never suspend a mount, whatever it does'))
     .addOption(new Option('--test-unchecked', 'for tests: payloads get no checksum, and such blocks count as damaged elsewhere'))
+    .addOption(new Option('--test-collector-haste <N>', 'for tests: all times of what keeps a store within its capacity are so many times shorter').argParser(whole(1, 10_000)))
     .addOption(new Option('--test-slots <N>', 'for tests and replays: use so many slots of the arena and no more').argParser(whole(1, 2 ** 40)))
     .addOption(new Option('--test-start-wait-ms <W>', 'for tests: "ready" may wait so long for the mounts to answer, on a busy machine too').argParser(whole(1, LIMITS.timeout_ms_max)))
     .addHelpText('after', serveHelpAfter)
@@ -138,6 +147,8 @@ export function serveProgram(cwd: () => string, say: (text: string) => void, tak
           exitCode: EXIT_USAGE,
         });
       }
+      const capacity = capacityOf(given);
+      if (typeof capacity === 'string') return command.error(`kvlane: ${capacity}`, { exitCode: EXIT_USAGE });
       take({
         mounts: given.mount.map((mount) => ({ ...mount, create: given.create ?? false })),
         arena,
@@ -154,6 +165,8 @@ export function serveProgram(cwd: () => string, say: (text: string) => void, tak
         fileMode: given.fileMode,
         recycle: given.recycle,
         tidy: given.tidy,
+        capacity,
+        collectorHaste: given.testCollectorHaste ?? 1,
         indexMs: given.indexMs,
         holdBreakerClosed: given.testHoldBreakerClosed ?? false,
         unchecked: given.testUnchecked ?? false,
@@ -188,6 +201,9 @@ interface Given {
   recycle: Recycle;
   tidy: boolean;
   indexMs: number;
+  capacityBytes?: CapacityWord[];
+  capacityShare?: CapacityWord[];
+  testCollectorHaste?: number;
   testHoldBreakerClosed?: boolean;
   testUnchecked?: boolean;
   testSlots?: number;
@@ -230,11 +246,54 @@ function whole(min: number, max: number): (word: string) => number {
   };
 }
 
-const UNITS: Record<string, number> = { '': 1, kib: 1024, mib: 1024 ** 2, gib: 1024 ** 3 };
+const UNITS: Record<string, number> = { '': 1, kib: 1024, mib: 1024 ** 2, gib: 1024 ** 3, tib: 1024 ** 4 };
+
+/** NaN where it is none. */
+function sizeOf(word: string): number {
+  const [, digits = '', unit = ''] = /^([0-9]{1,15}) ?(|[KMGT]iB)$/i.exec(word) ?? [];
+  return digits === '' ? NaN : Number(digits) * UNITS[unit.toLowerCase()]!;
+}
+
+/** For mount `name`, or null: for each that has no word of its own. */
+type CapacityWord = { name: string | null; option: string; capacity: Capacity };
+
+function named(word: string): [name: string | null, value: string] {
+  const equals = word.indexOf('=');
+  return equals < 0 ? [null, word] : [word.slice(0, equals), word.slice(equals + 1)];
+}
+
+function capacityBytes(word: string): CapacityWord {
+  const [name, value] = named(word);
+  const bytes = sizeOf(value);
+  if (!(bytes >= CAPACITY_BYTES_MIN && bytes <= CAPACITY_BYTES_MAX)) throw new InvalidArgumentError('A size from 1MiB to 8192TiB is wanted, for example 500GiB, or kv0=500GiB for one of several mounts.');
+  return { name, option: '--capacity-bytes', capacity: { bytes } };
+}
+
+function capacityShare(word: string): CapacityWord {
+  const [name, value] = named(word);
+  const percent = /^[0-9]{1,3}%?$/.test(value) ? Number.parseInt(value, 10) : NaN;
+  if (!(percent >= 1 && percent <= CAPACITY_PERCENT_MAX)) throw new InvalidArgumentError(`A whole number of per cent from 1 to ${CAPACITY_PERCENT_MAX} is wanted, for example 80, or kv0=80 for one of several mounts.`);
+  return { name, option: '--capacity-share', capacity: { percent } };
+}
+
+/** By mount; or what is wrong, as a sentence. */
+function capacityOf(given: Given): Map<string, Capacity> | string {
+  const capacity = new Map<string, Capacity>();
+  const words = [...(given.capacityBytes ?? []), ...(given.capacityShare ?? [])];
+  const mounts = given.mount!.map(({ name }) => name);
+  for (const { name, option } of words) {
+    if (name !== null && !mounts.includes(name)) return `${option} names the mount ${JSON.stringify(name)}; there is ${mounts.join(', ')}`;
+    if (words.filter((one) => one.name === name).length > 1) return `${option}: ${name === null ? 'the capacity of all mounts' : `the capacity of mount ${name}`} is given twice; one --capacity-bytes or --capacity-share is wanted`;
+  }
+  for (const mount of mounts) {
+    const word = words.find(({ name }) => name === mount) ?? words.find(({ name }) => name === null);
+    if (word !== undefined) capacity.set(mount, word.capacity);
+  }
+  return capacity;
+}
 
 function slotBytes(word: string): number {
-  const [, digits = '', unit = ''] = /^([0-9]{1,15}) ?(|[KMG]iB)$/i.exec(word) ?? [];
-  const bytes = digits === '' ? NaN : Number(digits) * UNITS[unit.toLowerCase()]!;
+  const bytes = sizeOf(word);
   if (!(bytes >= PAGE_BYTES && bytes <= 1024 ** 3)) throw new InvalidArgumentError('A size from 4096 to 1GiB is wanted, for example 1048576 or 1MiB.');
   if (bytes % PAGE_BYTES !== 0) throw new InvalidArgumentError(`A multiple of 4096 is wanted; the next one is ${Math.ceil(bytes / PAGE_BYTES) * PAGE_BYTES}.`);
   return bytes;

@@ -7,6 +7,7 @@ import type { NativeEvent } from '../native/index.ts';
 import type { MountInfo } from '../protocol/messages.ts';
 import type { Request } from '../protocol/request.ts';
 import { BlockIndex } from './block_index.ts';
+import { Capacity } from './capacity.ts';
 import { Damage } from './damage.ts';
 import { Deadlines } from './deadlines.ts';
 import { Devices } from './devices.ts';
@@ -27,6 +28,9 @@ import { stuckEntry } from './stuck_report.ts';
 import { TaskTable } from './task_table.ts';
 import { Watchkeeping } from './watchkeeping.ts';
 
+/** A lease is given back in a millisecond by a file system that is well; the next holder is worth no more. */
+const LEASE_BACK_US = 200_000;
+
 /** Without a table remounts are noticed by probes and new lanes alone. */
 const NO_MOUNT_TABLE: MountTable = { read() {} };
 
@@ -43,6 +47,7 @@ export function createService(deps: ServiceDeps, options: ServiceOptions): Servi
   const index = new BlockIndex(options.indexMs * 1000);
   const damage = new Damage(lanes, deadlines, index, log);
   const recycling = new Recycling(options, native, lanes, deadlines, log);
+  const capacity = new Capacity(options.capacity, { native, lanes, deadlines, index, damage, log, nowUs, haste: options.collectorHaste });
   const send = deps.send;
   const groupContext: GroupContext = {
     native,
@@ -57,17 +62,20 @@ export function createService(deps: ServiceDeps, options: ServiceOptions): Servi
   const { engine, stuckMax, holdBreakerClosed } = options;
   const devices = new Devices({ engine, lanes: options.lanes, stuckMax, stallUs: options.stallMs * 1000, holdBreakerClosed }, options.stuckProcessMax, groupContext);
   const mountTable = deps.mountTable ?? NO_MOUNT_TABLE;
-  const mounts = new Mounts(options.mounts, devices, { native, engine, lanes, deadlines, log, mountTable, nowUs, send, identified: (mount) => recycling.identified(mount, nowUs()), learnt: () => {
+  const mounts = new Mounts(options.mounts, devices, { native, engine, lanes, deadlines, log, mountTable, nowUs, send, identified: (mount) => {
+    recycling.identified(mount, nowUs());
+    capacity.identified(mount, nowUs());
+  }, learnt: () => {
     index.somethingElse();
     remounts.lookNow(nowUs());
   } });
   const tasks = new TaskTable(deadlines, stats, send);
   const dispatcher = new Dispatcher({
-    tasks: { native, lanes, tasks, slots, slotBytes: options.slotBytes, staging, damage, index, stats, nowUs },
+    tasks: { native, lanes, tasks, slots, slotBytes: options.slotBytes, staging, damage, capacity, index, stats, nowUs },
     native,
     mounts,
     timeoutMs: options.timeoutMs,
-    stats: () => paint({ stats, native, mounts, devices, lanes, slots, staging, damage, index, recycling, usage: deps.usage, mountListReads: remounts.reads, tasks: tasks.size(), startedUs, nowUs: nowUs() }),
+    stats: () => paint({ stats, native, mounts, devices, lanes, slots, staging, damage, capacity, index, recycling, usage: deps.usage, mountListReads: remounts.reads, tasks: tasks.size(), startedUs, nowUs: nowUs() }),
     send,
     onShutdown: (timeoutMs) => deps.onShutdown(timeoutMs),
   });
@@ -99,6 +107,7 @@ export function createService(deps: ServiceDeps, options: ServiceOptions): Servi
     lateness.turnTook(now, end);
     ringDue(end);
     devices.endTurn(end);
+    capacity.endTurn(end);
     const freed = lanes.endTurn(end);
     if (freed.length > 0) {
       stats.slotsFreed += freed.length;
@@ -116,6 +125,21 @@ export function createService(deps: ServiceDeps, options: ServiceOptions): Servi
     if (earliestUs === 0 || earliestUs > atUs) return;
     for (const event of native.collect()) take(event, atUs);
     deadlines.ringDue(atUs);
+  }
+
+  /** So that the next collector needs not wait until ours is taken for dead. It is waited for so long, and not at all by who leaves at once. */
+  function giveLeasesBack(waitUs: number, now: number, done: () => void): void {
+    if (waitUs <= 0) return done();
+    let over = false;
+    const bound = { atUs: 0, heapIndex: -1, ring: () => end() };
+    const end = (): void => {
+      if (over) return;
+      over = true;
+      deadlines.clear(bound);
+      done();
+    };
+    deadlines.set(bound, now + waitUs);
+    capacity.leave(now, end);
   }
 
   function stallEvent(event: Extract<NativeEvent, { type: 'stalled' | 'recovered' }>): void {
@@ -178,15 +202,16 @@ export function createService(deps: ServiceDeps, options: ServiceOptions): Servi
     drain(timeoutMs: number, done: () => void): void {
       turn((now) => {
         dispatcher.leaving = true;
+        const giveBack = (atUs: number): void => giveLeasesBack(Math.min(LEASE_BACK_US, timeoutMs * 1000), atUs, done);
         if (tasks.size() === 0) {
-          done();
+          giveBack(now);
           return;
         }
         const bound = { atUs: 0, heapIndex: -1, ring: (ringUs: number) => tasks.concludeAll('SHUTTING_DOWN', ringUs) };
         tasks.onEmpty = () => {
           tasks.onEmpty = null;
           deadlines.clear(bound);
-          done();
+          giveBack(nowUs());
         };
         deadlines.set(bound, now + Math.max(1, timeoutMs * 1000));
       });

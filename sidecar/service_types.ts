@@ -49,8 +49,15 @@ export interface MountOption {
   create: boolean;
 }
 
+/** What a store may hold: so much, or a share of its file system. */
+export type Capacity = { bytes: number } | { percent: number };
+
 export interface ServiceOptions {
   mounts: MountOption[];
+  /** By mount; none: its store grows as it likes. */
+  capacity: ReadonlyMap<string, Capacity>;
+  /** For tests: all times of collectors are so many times shorter. */
+  collectorHaste: number;
   slotBytes: number;
   slots: number;
   timeoutMs: number;

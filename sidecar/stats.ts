@@ -2,6 +2,7 @@
 import type { Native } from '../native/index.ts';
 import { LANE_CLASSES, type Code, type Op } from '../protocol/messages.ts';
 import type { BlockIndex } from './block_index.ts';
+import type { Capacity } from './capacity.ts';
 import type { Damage } from './damage.ts';
 import type { Devices } from './devices.ts';
 import { BOUNDS_MS, Histogram } from './histogram.ts';
@@ -85,6 +86,7 @@ export interface Picture {
   slots: Slots;
   staging: Staging;
   damage: Damage;
+  capacity: Capacity;
   index: BlockIndex;
   recycling: Recycling;
   usage: Usage | undefined;
@@ -95,7 +97,7 @@ export interface Picture {
 }
 
 export function paint(picture: Picture): Record<string, unknown> {
-  const { stats, native, mounts, devices, lanes, slots, staging, damage, index, recycling, usage } = picture;
+  const { stats, native, mounts, devices, lanes, slots, staging, damage, capacity, index, recycling, usage } = picture;
   return {
     uptime_ms: Math.round((picture.nowUs - picture.startedUs) / 1000),
     outstanding: picture.tasks,
@@ -109,7 +111,7 @@ export function paint(picture: Picture): Record<string, unknown> {
     files_set_aside: damage.setAside,
     index: index.picture(),
     mount_list_reads: picture.mountListReads,
-    mounts: mounts.all.map((mount) => ({ ...mounts.facts(mount), ...mount.traffic, recycling: recycling.picture(mount), classes: Object.fromEntries(LANE_CLASSES.map((laneClass) => [laneClass, mount.state(laneClass)])) })),
+    mounts: mounts.all.map((mount) => ({ ...mounts.facts(mount), ...mount.traffic, recycling: recycling.picture(mount), ...capacityPicture(capacity.picture(mount, picture.nowUs)), classes: Object.fromEntries(LANE_CLASSES.map((laneClass) => [laneClass, mount.state(laneClass)])) })),
     devices: devices.all.map((device) => ({
       device: device.label,
       mounts: device.mounts.map((mount) => mount.name),
@@ -117,6 +119,10 @@ export function paint(picture: Picture): Record<string, unknown> {
     })),
     process: usage?.latest() ?? null,
   };
+}
+
+function capacityPicture(capacity: object | null): object {
+  return capacity === null ? {} : { capacity };
 }
 
 function arenaPicture(native: Native): object {

@@ -2,6 +2,7 @@
 import type { Native, NativeStatus } from '../native/index.ts';
 import type { Code } from '../protocol/messages.ts';
 import type { BlockIndex } from './block_index.ts';
+import type { Capacity } from './capacity.ts';
 import type { Damage } from './damage.ts';
 import type { Lanes } from './lanes.ts';
 import type { Slots } from './slots.ts';
@@ -17,6 +18,7 @@ export interface TaskContext {
   slotBytes: number;
   staging: Staging;
   damage: Damage;
+  capacity: Capacity;
   index: BlockIndex;
   stats: Stats;
   nowUs(): number;

@@ -76,7 +76,10 @@ class LeaseWork final : public Steps {
         const int stated = stat_of(lane, directory, name, found, phase);
         if (stated < 0) return fail(stated, phase, "the lease collector/" + name);
         if (takes) sweep(lane, directory, leases, found.modified_ns);
-        return answer(op_.number, found.modified_ns, nullptr);
+        // A share of the file system is asked for with the lease; where it is not told, the others know no less than before.
+        uint64_t total_bytes = 0;
+        if (lane.fs_bytes(op_, root, total_bytes) < 0) total_bytes = 0;
+        return answer(op_.number, found.modified_ns, nullptr, total_bytes);
     }
 
     // What came before, and what others began and never published.
@@ -125,15 +128,16 @@ class LeaseWork final : public Steps {
         return fail(result, phase, "the highest lease in collector/");
     }
 
-    std::nullopt_t answer(uint64_t number, uint64_t modified_ns, const std::string* content) {
-        return end(Status::ok, 0, Phase::stat, told(number, modified_ns, content));
+    std::nullopt_t answer(uint64_t number, uint64_t modified_ns, const std::string* content, uint64_t total_bytes = 0) {
+        return end(Status::ok, 0, Phase::stat, told(number, modified_ns, content, total_bytes));
     }
 
-    std::nullopt_t fenced(const Leases& leases) { return end(Status::fenced, 0, Phase::stat, told(leases.highest(), 0, nullptr)); }
+    std::nullopt_t fenced(const Leases& leases) { return end(Status::fenced, 0, Phase::stat, told(leases.highest(), 0, nullptr, 0)); }
 
-    static std::string told(uint64_t number, uint64_t modified_ns, const std::string* content) {
+    static std::string told(uint64_t number, uint64_t modified_ns, const std::string* content, uint64_t total_bytes) {
         std::string text = "{\"number\":" + std::to_string(number);
         if (content != nullptr) text += ",\"content\":" + json_quoted(one_line_of_text(*content) ? *content : percent_escaped(*content));
+        if (total_bytes != 0) text += ",\"total_bytes\":" + std::to_string(total_bytes);
         return text + ",\"modified_ns\":\"" + std::to_string(modified_ns) + "\"}";
     }
 

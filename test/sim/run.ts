@@ -116,7 +116,7 @@ export class Run {
     const options: ServiceOptions = {
       mounts: roots.map(({ path }, mount) => ({ name: `kv${mount}`, root: path, create: false })),
       slotBytes: 65_536, slots: random.pick([8, 24, 64]), timeoutMs: random.pick([50, 2_000]), stallMs: random.pick([200, 1_000]), engine: random.pick<Engine>(['threads', 'aio']),
-      lanes: random.pick([1, 2, 4]), stuckMax: random.pick([1, 4, 10, 16]), stuckProcessMax: random.pick([2, 16, 100]), fsync: random.oneIn(4), fileMode: 0o600, recycle: random.pick(['off', 'auto', 'on']), tidy: true, indexMs: random.pick([0, 0, 200, 5_000]), holdBreakerClosed: false,
+      lanes: random.pick([1, 2, 4]), stuckMax: random.pick([1, 4, 10, 16]), stuckProcessMax: random.pick([2, 16, 100]), fsync: random.oneIn(4), fileMode: 0o600, recycle: random.pick(['off', 'auto', 'on']), tidy: true, capacity: new Map(), collectorHaste: 1, indexMs: random.pick([0, 0, 200, 5_000]), holdBreakerClosed: false,
     };
     this.world = { agenda: this.agenda, story, random: () => this.#random, roots, stores, never: new Set(), faults: this.faults, options, ended: (sidecar) => this.#ended(sidecar) };
     story.tell('world', () => `${roots.length} mounts (${roots.map((root) => `${root.path} on ${root.fileSystem.label}`).join(', ')}), ${options.engine}, ${options.lanes} lanes, stuck-max ${options.stuckMax} (process ${options.stuckProcessMax}), ${options.slots} slots, stall ${options.stallMs} ms, timeout ${options.timeoutMs} ms${options.indexMs === 0 ? '' : `, index ${options.indexMs} ms`}`);

@@ -1,6 +1,6 @@
 // looks.ts — what a tool sees of a sidecar that has one mount, made up.
 import type { Look } from '../../clients/cli/attached/look.ts';
-import type { ClassFigures } from '../../clients/cli/attached/shapes.ts';
+import type { CapacityFigures, ClassFigures } from '../../clients/cli/attached/shapes.ts';
 import { BOUNDS_MS } from '../../sidecar/histogram.ts';
 
 export interface Told {
@@ -13,6 +13,7 @@ export interface Told {
   suspendedMs?: number;
   reason?: string;
   quarantined?: number;
+  capacity?: CapacityFigures;
   stuck?: { tid: number; forMs: number; key?: string; slot?: number; syscall?: string }[];
 }
 
@@ -50,7 +51,7 @@ export function lookOf(told: Told = {}): Extract<Look, { up: true }> {
       keys_gated: 0,
       keys_bad: 0,
       files_set_aside: 0,
-      mounts: [{ name, root: '/mnt/cache', device: '254:1', state, fs_type: 'ext4', blocks_loaded: loads, blocks_stored: 0, blocks_kept: 0, blocks_removed: 0, loaded_bytes: loadedBytes, stored_bytes: 0, classes: { load: state, store: 'ok', metadata: 'ok' } }],
+      mounts: [{ name, root: '/mnt/cache', device: '254:1', state, fs_type: 'ext4', blocks_loaded: loads, blocks_stored: 0, blocks_kept: 0, blocks_removed: 0, loaded_bytes: loadedBytes, stored_bytes: 0, classes: { load: state, store: 'ok', metadata: 'ok' }, ...(told.capacity === undefined ? {} : { capacity: told.capacity }) }],
       devices: [{ device: '254:1', mounts: [name], classes: { load, store: figures(0, 0), metadata: figures(0, 0) } }],
       process: { cpu_percent: 1, resident_bytes: 50 * 2 ** 20, cpu_user_ms: 100, cpu_system_ms: 10, resident_peak_bytes: 60 * 2 ** 20 },
       attached: { readers: 1, attached: 1, turned_away: 0, questions: 2 },

@@ -65,7 +65,7 @@ export function harness(options: Partial<ServiceOptions> = {}, onSubmit: (spec: 
     { native, clock, send: (message) => void sent.push(message), log: quiet, mountTable: table, onShutdown: (timeoutMs) => void shutdowns.push(timeoutMs) },
     {
       mounts: [{ name: 'kv0', root: '/mnt/kv0', create: false }],
-      slotBytes: 65536, slots: 128, timeoutMs: 2000, stallMs: 1000, engine: 'threads', lanes: 4, stuckMax: 16, stuckProcessMax: 64, fsync: false, fileMode: 0o600, recycle: 'off', tidy: true, indexMs: 0, holdBreakerClosed: false,
+      slotBytes: 65536, slots: 128, timeoutMs: 2000, stallMs: 1000, engine: 'threads', lanes: 4, stuckMax: 16, stuckProcessMax: 64, fsync: false, fileMode: 0o600, recycle: 'off', tidy: true, capacity: new Map(), collectorHaste: 1, indexMs: 0, holdBreakerClosed: false,
       ...options,
     },
   );

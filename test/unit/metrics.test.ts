@@ -14,6 +14,8 @@ const REPOSITORY = join(import.meta.dirname, '../..');
 const text = (path: string): string => readFileSync(join(REPOSITORY, path), 'utf8');
 const TYPES = new Map<string, { type: string; labels: readonly string[] }>([UP, ...FAMILIES].map((family) => [family.name, { type: family.type, labels: 'labels' in family ? family.labels : [] }]));
 
+const CAPACITY = { role: 'holder', limit_bytes: 100, used_bytes: 90, passes: 3, failed_passes: 1, last_pass_ms: 1500, evicted_blocks: 7, evicted_bytes: 70, urged: 2, touched: 5, orphans_removed: 4 } as const;
+
 /** Lines of the exposition that are no comments: name{labels} value. */
 function samples(exposition: string): { name: string; labels: Record<string, string>; value: number }[] {
   return exposition
@@ -37,7 +39,7 @@ describe('what is told', () => {
   });
 
   test('every value has the labels that it should have, is a number, and is told once', async () => {
-    const exposition = await expositionOf([lookOf({ loads: 3, suspendedMs: 12_000, stuck: [{ tid: 1, forMs: 13_000 }, { tid: 2, forMs: 1_500 }], quarantined: 2 })]);
+    const exposition = await expositionOf([lookOf({ capacity: CAPACITY, loads: 3, suspendedMs: 12_000, stuck: [{ tid: 1, forMs: 13_000 }, { tid: 2, forMs: 1_500 }], quarantined: 2 })]);
     const seen = new Set<string>();
     for (const { name, labels, value } of samples(exposition)) {
       const family = TYPES.get(name) ?? TYPES.get(name.replace(/_(bucket|sum|count)$/, ''))!;
@@ -57,6 +59,16 @@ describe('what is told', () => {
     expect(exposition).toContain('kvlane_suspended_seconds{pid="7",device="254:1",class="load"} 12');
     expect(exposition).toContain('kvlane_lanes{pid="7",device="254:1",class="load",state="stuck"} 2');
     expect(exposition).toContain('kvlane_quarantined_slots{pid="7"} 2');
+  });
+
+  test('what keeps a store within its limit is told where there is one, and nothing where there is none', async () => {
+    expect(samples(await expositionOf([lookOf()])).filter(({ name }) => /capacity|collector|evicted/.test(name))).toEqual([]);
+    const exposition = await expositionOf([lookOf({ capacity: CAPACITY })]);
+    expect(exposition).toContain('kvlane_capacity_limit_bytes{pid="7",mount="kv0"} 100');
+    expect(exposition).toContain('kvlane_collector{pid="7",mount="kv0"} 1');
+    expect(exposition).toContain('kvlane_collector_last_pass_seconds{pid="7",mount="kv0"} 1.5');
+    expect(exposition).toContain('kvlane_evicted_blocks_total{pid="7",mount="kv0"} 7');
+    expect(samples(await expositionOf([lookOf({ capacity: { role: 'off', limit_bytes: null, used_bytes: null } })])).filter(({ name }) => name.startsWith('kvlane_capacity'))).toEqual([]);
   });
 
   test('buckets add up, to +Inf, and are those of the vLLM connector with finer ones below', async () => {

@@ -32,6 +32,8 @@ test('one mount is enough; all else has a default', () => {
     fileMode: 0o600,
     recycle: 'auto',
     tidy: true,
+    capacity: new Map(),
+    collectorHaste: 1,
     indexMs: 0,
     holdBreakerClosed: false,
     unchecked: false,
@@ -42,7 +44,7 @@ test('one mount is enough; all else has a default', () => {
 });
 
 test('everything can be said', () => {
-  const words = '--mount a=/a --mount b=b/../c --create --arena-fd 7 --huge-pages require --bounce all --slot-bytes 64KiB --timeout-ms 250 --stall-ms 100 --engine aio --lanes 2 --stuck-max 1000 --stuck-process-max 2000 --fsync --file-mode 0660 --recycle off --no-tidy --index-ms 5000 --attach-dir sockets --test-hold-breaker-closed --test-unchecked --test-slots 12 --test-start-wait-ms 5000';
+  const words = '--mount a=/a --mount b=b/../c --create --arena-fd 7 --huge-pages require --bounce all --slot-bytes 64KiB --timeout-ms 250 --stall-ms 100 --engine aio --lanes 2 --stuck-max 1000 --stuck-process-max 2000 --fsync --file-mode 0660 --recycle off --no-tidy --capacity-bytes 500GiB --capacity-share b=80 --test-collector-haste 100 --index-ms 5000 --attach-dir sockets --test-hold-breaker-closed --test-unchecked --test-slots 12 --test-start-wait-ms 5000';
   expect(served(...words.split(' '))).toEqual({
     mounts: [
       { name: 'a', root: '/a', create: true },
@@ -62,6 +64,8 @@ test('everything can be said', () => {
     fileMode: 0o660,
     recycle: 'off',
     tidy: false,
+    capacity: new Map<string, object>([['a', { bytes: 500 * 1024 ** 3 }], ['b', { percent: 80 }]]),
+    collectorHaste: 100,
     indexMs: 5000,
     holdBreakerClosed: true,
     unchecked: true,
@@ -81,6 +85,17 @@ test.each([0, 100, 60_000])('--index-ms %i is taken', (ms) => {
   expect(served('--mount', 'a=/a', '--index-ms', String(ms)).indexMs).toBe(ms);
 });
 
+test.each([
+  [['--capacity-bytes', '1MiB'], { a: { bytes: 1024 ** 2 }, b: { bytes: 1024 ** 2 } }],
+  [['--capacity-bytes', 'a=8192TiB'], { a: { bytes: 2 ** 53 } }],
+  [['--capacity-bytes', 'a=1048576', '--capacity-bytes', 'b=2GiB'], { a: { bytes: 1024 ** 2 }, b: { bytes: 2 * 1024 ** 3 } }],
+  [['--capacity-share', '1'], { a: { percent: 1 }, b: { percent: 1 } }],
+  [['--capacity-share', 'b=95%'], { b: { percent: 95 } }],
+  [['--capacity-share', '50', '--capacity-bytes', 'b=1TiB'], { a: { percent: 50 }, b: { bytes: 1024 ** 4 } }],
+] as const)('what each store may hold: %j', (words, capacity) => {
+  expect(Object.fromEntries(served('--mount', 'a=/a', '--mount', 'b=/b', ...words).capacity)).toEqual(capacity);
+});
+
 test('paths are made absolute by text alone, also where the working directory is gone', () => {
   expect(served('--mount', 'kv0=//mnt/./x/../cache/').mounts[0]?.root).toBe('/mnt/cache');
   const gone = (): string => {
@@ -96,6 +111,15 @@ test.each([
   [['--mount', '=x'], 'The name before = has 1 to 64'],
   [['--mount', 'kv0='], 'The directory after = is missing.'],
   [['--mount', 'a=/a', '--mount', 'a=/b'], 'The name a is taken by an earlier --mount.'],
+  [['--mount', 'a=/a', '--capacity-bytes', '1048575'], 'A size from 1MiB to 8192TiB is wanted, for example 500GiB, or kv0=500GiB'],
+  [['--mount', 'a=/a', '--capacity-bytes', '8193TiB'], 'A size from 1MiB to 8192TiB'],
+  [['--mount', 'a=/a', '--capacity-bytes', '80%'], 'A size from 1MiB to 8192TiB'],
+  [['--mount', 'a=/a', '--capacity-share', '0'], 'A whole number of per cent from 1 to 95 is wanted, for example 80'],
+  [['--mount', 'a=/a', '--capacity-share', '96'], 'A whole number of per cent from 1 to 95'],
+  [['--mount', 'a=/a', '--capacity-share', '0.5'], 'A whole number of per cent from 1 to 95'],
+  [['--mount', 'a=/a', '--capacity-share', 'b=80'], '--capacity-share names the mount "b"; there is a'],
+  [['--mount', 'a=/a', '--capacity-bytes', 'a=1GiB', '--capacity-share', 'a=80'], 'the capacity of mount a is given twice'],
+  [['--mount', 'a=/a', '--capacity-bytes', '1GiB', '--capacity-bytes', '2GiB'], 'the capacity of all mounts is given twice'],
   [['--mount', 'a=/a', '--slot-bytes', '5000'], 'A multiple of 4096 is wanted; the next one is 8192.'],
   [['--mount', 'a=/a', '--slot-bytes', '1MB'], 'for example 1048576 or 1MiB'],
   [['--mount', 'a=/a', '--arena-mib', '1', '--slot-bytes', '2MiB'], '--arena-mib 1 holds no slot of 2097152 bytes'],

@@ -43,6 +43,13 @@ test('a hang is seen at a glance: the state with its reason, the lane with its c
   expect(text).toContain('quarantined 1');
 });
 
+test('a store with a limit says how full it is, or who keeps it there', () => {
+  const limit = { limit_bytes: 100 * 2 ** 30, used_bytes: 90 * 2 ** 30, evicted_blocks: 12 };
+  expect(textOf(watched(lookOf({ capacity: { role: 'holder', ...limit } })))).toMatch(/kv0 +holds 90\S* GiB of 100\S* GiB, 12 blocks evicted here/);
+  expect(textOf(watched(lookOf({ capacity: { role: 'waiting', ...limit, reason: 'another sidecar collects' } })))).toMatch(/kv0 +may hold 100\S* GiB; another sidecar collects/);
+  expect(textOf(watched(lookOf()))).not.toContain('hold');
+});
+
 test('who does not answer is said to, with the reason', () => {
   expect(textOf(watched({ found: { path: '/x', pid: 7 }, up: false, trouble: 'mute', reason: 'its greeting did not come within 1000 ms' }))).toMatch(/sidecar 7 {2}does not answer.*\n.*1000 ms/);
   expect(textOf(watched(null))).toContain('no answer yet');

@@ -49,7 +49,25 @@ export interface ClassFigures {
   probes_stuck: number;
 }
 
+/** Of a mount whose store has a limit; all but role absent before it is known. */
+export interface CapacityFigures {
+  role: 'holder' | 'waiting' | 'off';
+  limit_bytes: number | null;
+  used_bytes: number | null;
+  reason?: string;
+  blocks?: number;
+  passes?: number;
+  failed_passes?: number;
+  last_pass_ms?: number;
+  evicted_blocks?: number;
+  evicted_bytes?: number;
+  urged?: number;
+  touched?: number;
+  orphans_removed?: number;
+}
+
 export interface MountFigures extends MountInfo {
+  capacity?: CapacityFigures;
   blocks_loaded: number;
   blocks_stored: number;
   blocks_kept: number;
@@ -96,9 +114,13 @@ const laneClass: Shape = {
   state, reason: maybe('text'), suspended_for_ms: maybe('number'), engine: 'text', queued: 'number', running: 'number', lanes: 'number', lanes_stuck: 'number', lanes_stuck_max: 'number', operations_done: 'number',
   operations_failed: 'number', operations_late: 'number', done_bytes: 'number', kernel_time: histogram, suspended_times: 'number', probes: 'number',
 };
+const capacity: Shape = {
+  role: oneOf('holder', 'waiting', 'off'), limit_bytes: orNull('number'), used_bytes: orNull('number'), reason: maybe('text'), blocks: maybe('number'), passes: maybe('number'), failed_passes: maybe('number'), last_pass_ms: maybe('number'),
+  evicted_blocks: maybe('number'), evicted_bytes: maybe('number'), urged: maybe('number'), touched: maybe('number'), orphans_removed: maybe('number'),
+};
 const mount: Shape = {
   name: 'text', root: 'text', device: orNull('text'), fs_type: maybe('text'), code: maybe('text'), reason: maybe('text'), blocks_loaded: 'number', blocks_stored: 'number', blocks_kept: 'number', blocks_removed: 'number', loaded_bytes: 'number',
-  stored_bytes: 'number', classes: perClass(state),
+  stored_bytes: 'number', classes: perClass(state), capacity: maybe(capacity),
 };
 
 /** Of what tools read, no more. */

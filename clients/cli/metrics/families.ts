@@ -5,7 +5,7 @@
 // means the same (clients/python/src/kvlane/vllm/stats.py). pid and mount are labels of all that have one.
 import { PROTOCOL } from '../../../protocol/messages.ts';
 import type { Look } from '../attached/look.ts';
-import type { ClassFigures, HistogramFigures } from '../attached/shapes.ts';
+import type { CapacityFigures, ClassFigures, HistogramFigures } from '../attached/shapes.ts';
 
 type Up = Extract<Look, { up: true }>;
 export type Labels = Record<string, string>;
@@ -29,6 +29,15 @@ const seconds = (ms: number): number => ms / 1000;
 
 function perMount(read: (mount: Up['stats']['mounts'][number]) => number) {
   return (up: Up): Sample[] => up.stats.mounts.map((mount) => ({ labels: { mount: mount.name }, value: read(mount) }));
+}
+
+/** Of the mounts whose store has a limit, what is known. */
+function perCapacity(read: (capacity: CapacityFigures) => number | null | undefined) {
+  return (up: Up): Sample[] =>
+    up.stats.mounts.flatMap(({ name, capacity }) => {
+      const value = capacity === undefined ? null : read(capacity);
+      return value == null ? [] : one(value, { mount: name });
+    });
 }
 
 function perClass(read: (figures: ClassFigures) => number | Record<string, number>, label?: string) {
@@ -100,6 +109,19 @@ export const FAMILIES: readonly Family[] = [
   { name: 'kvlane_stored_blocks_total', type: 'counter', labels: ['mount'], help: 'Blocks stored.', read: perMount((mount) => mount.blocks_stored) },
   { name: 'kvlane_kept_blocks_total', type: 'counter', labels: ['mount'], help: 'Stores of blocks that were there already.', read: perMount((mount) => mount.blocks_kept) },
   { name: 'kvlane_removed_blocks_total', type: 'counter', labels: ['mount'], help: 'Blocks removed.', read: perMount((mount) => mount.blocks_removed) },
+
+  // What keeps stores within their limits.
+  { name: 'kvlane_capacity_limit_bytes', type: 'gauge', labels: ['mount'], help: 'What the store may occupy; absent where it has no limit.', read: perCapacity((capacity) => capacity.limit_bytes) },
+  { name: 'kvlane_capacity_used_bytes', type: 'gauge', labels: ['mount'], help: 'What its blocks occupied when this sidecar last looked at all of them, less what it removed since; only of the one that collects.', read: perCapacity((capacity) => capacity.used_bytes) },
+  { name: 'kvlane_collector', type: 'gauge', labels: ['mount'], help: '1 on the sidecar that removes blocks for room, of all that share the store; 0 on the others.', read: perCapacity((capacity) => (capacity.role === 'holder' ? 1 : 0)) },
+  { name: 'kvlane_collector_passes_total', type: 'counter', labels: ['mount'], help: 'How often this sidecar has looked at all blocks of the store.', read: perCapacity((capacity) => capacity.passes) },
+  { name: 'kvlane_collector_failed_passes_total', type: 'counter', labels: ['mount'], help: 'How often it began and could not: a listing or a removal failed, or the lease ended.', read: perCapacity((capacity) => capacity.failed_passes) },
+  { name: 'kvlane_collector_urged_passes_total', type: 'counter', labels: ['mount'], help: 'Passes that began because a store found no room.', read: perCapacity((capacity) => capacity.urged) },
+  { name: 'kvlane_collector_last_pass_seconds', type: 'gauge', labels: ['mount'], help: 'How long its last pass took.', read: perCapacity((capacity) => (capacity.last_pass_ms === undefined ? null : seconds(capacity.last_pass_ms))) },
+  { name: 'kvlane_evicted_blocks_total', type: 'counter', labels: ['mount'], help: 'Blocks that it removed for room.', read: perCapacity((capacity) => capacity.evicted_blocks) },
+  { name: 'kvlane_evicted_bytes_total', type: 'counter', labels: ['mount'], help: 'What they had occupied.', read: perCapacity((capacity) => capacity.evicted_bytes) },
+  { name: 'kvlane_touched_blocks_total', type: 'counter', labels: ['mount'], help: 'Blocks whose time was refreshed because they were loaded.', read: perCapacity((capacity) => capacity.touched) },
+  { name: 'kvlane_orphans_removed_total', type: 'counter', labels: ['mount'], help: 'Files of stores that never ended, of writers that are gone.', read: perCapacity((capacity) => capacity.orphans_removed) },
 
   // What the devices do.
   { name: 'kvlane_operations_total', type: 'counter', labels: ['device', 'class', 'outcome'], help: 'Operations that lanes were given, one a block: done, failed (a miss too), late (given up before they came back).',

@@ -98,6 +98,12 @@ function classRows({ stats, hello }: Up, view: View, nameChars: number): Row[] {
     if (mount.reason === undefined) continue;
     rows.push([span(` ${cut(mount.name, nameChars).padEnd(nameChars)} `), span(`${mount.code ?? 'refused'}: ${mount.reason}`, 'red')]);
   }
+  for (const { name, capacity } of stats.mounts) {
+    if (capacity === undefined) continue;
+    const known = (bytes: number | null): string => (bytes === null ? '?' : size(bytes));
+    const said = capacity.role === 'holder' ? `holds ${known(capacity.used_bytes)} of ${known(capacity.limit_bytes)}, ${capacity.evicted_blocks ?? 0} blocks evicted here` : `may hold ${known(capacity.limit_bytes)}`;
+    rows.push([span(` ${cut(name, nameChars).padEnd(nameChars)} ${said}`), span(capacity.reason === undefined ? '' : `; ${capacity.reason}`, 'dim')]);
+  }
   if (hello.mounts.length === 0) rows.push([span(' no mounts', 'dim')]);
   return rows;
 }

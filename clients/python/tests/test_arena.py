@@ -241,7 +241,24 @@ def test_options_that_cannot_be_right_are_refused_with_what_would_be() -> None:
         "multiple of 4096": {"mounts": mounts, "slot_bytes": 5000},
         "slots must be above 0": {"mounts": mounts, "slots": 0},
         "'auto', 'require', 'hugetlb', 'thp', 'off', got True": {"mounts": mounts, "huge_pages": True},
+        "a whole number from 1048576 to 9007199254740992, got 1048575": {"mounts": mounts, "capacity_bytes": (1 << 20) - 1},
+        "got 9007199254740993": {"mounts": mounts, "capacity_bytes": (1 << 53) + 1},
+        "capacity_share must be a whole number from 1 to 95, got 0": {"mounts": mounts, "capacity_share": 0},
+        "from 1 to 95, got 96": {"mounts": mounts, "capacity_share": 96},
+        "from 1 to 95, got 50.5": {"mounts": mounts, "capacity_share": 50.5},
+        "exclude each other": {"mounts": mounts, "capacity_share": 50, "capacity_bytes": 1 << 30},
         "two heartbeats": {"mounts": mounts, "heartbeat_ms": 250, "mute_ms": 300},
     }.items():
         with pytest.raises(InvalidArgument, match=match):
             Options(**fields)  # type: ignore[arg-type]
+
+
+def test_what_a_store_may_occupy_goes_to_the_sidecar() -> None:
+    def words(**fields: int) -> list[str]:
+        return [word for word in Options(mounts={"kv0": "/x"}, command=["kvlane"], **fields).argv(7) if "capacity" in word or word.isdigit()]  # type: ignore[arg-type]
+
+    assert not any("capacity" in word for word in words())
+    assert words(capacity_bytes=1 << 20)[-2:] == ["--capacity-bytes", "1048576"]
+    assert words(capacity_bytes=1 << 53)[-1] == str(1 << 53)
+    assert words(capacity_share=1)[-2:] == ["--capacity-share", "1"]
+    assert words(capacity_share=95)[-1] == "95"

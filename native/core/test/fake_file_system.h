@@ -69,6 +69,9 @@ class FakeFileSystem final : public FileSystem {
     int fs_type(int fd, uint64_t& magic) override {
         return as_int(pass("fs_type", [&] { return real_.fs_type(fd, magic); }));
     }
+    int fs_bytes(int fd, uint64_t& total) override {
+        return as_int(pass("fs_bytes", [&] { return real_.fs_bytes(fd, total); }));
+    }
     int64_t preadv(int fd, const iovec* parts, int count, int64_t offset) override {
         return pass("preadv", [&] { return shortened(parts, count, [&](const iovec* p, int n) { return real_.preadv(fd, p, n, offset); }); });
     }

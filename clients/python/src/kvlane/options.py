@@ -14,6 +14,10 @@ from ._huge_pages import HUGE_PAGES, HugePages
 from ._node import NODE_PACKAGE, find_node, wanted
 from .errors import InvalidArgument, StartFailed
 
+# As the sidecar has them (sidecar/options.ts): less than a MiB is a mistake in the unit, and file systems get slow before they are full.
+CAPACITY_BYTES = (1 << 20, 1 << 53)
+CAPACITY_SHARE = (1, 95)
+
 
 @dataclass(frozen=True)
 class Options:
@@ -23,6 +27,9 @@ class Options:
     `hugetlb` and `thp` fail the start where there are too few. A restart while a dead sidecar still has its arena takes
     what there is. `index_ms`: how old a look-up's hit may be that asks no lane (0, the default: none may be; the load of a block
     that another process removed meanwhile is NOT_FOUND).
+
+    `capacity_bytes` or `capacity_share` (per cent of the file system): what the store of each mount may occupy. Beyond it the blocks
+    used longest ago are removed, by one sidecar for all that share the store. Neither, the default: it grows until the disk is full.
 
     The last block is the client's own patience: how long a start may take, how long an interpreter may be held by `close()`,
     how often a silent sidecar is asked whether it lives while something is outstanding, and when it counts as mute.
@@ -40,6 +47,8 @@ class Options:
     engine: Literal["threads", "aio"] | None = None
     lanes: int | None = None
     index_ms: int | None = None
+    capacity_bytes: int | None = None
+    capacity_share: int | None = None
     stuck_max: int | None = None
     fsync: bool = False
     file_mode: int | None = None
@@ -68,6 +77,13 @@ class Options:
             raise InvalidArgument(f"slot_bytes must be a multiple of {SLOT_ALIGN_BYTES}, got {self.slot_bytes}")
         if self.huge_pages not in HUGE_PAGES:
             raise InvalidArgument(f"huge_pages must be one of {', '.join(map(repr, HUGE_PAGES))}, got {self.huge_pages!r}")
+        if self.capacity_bytes is not None and self.capacity_share is not None:
+            raise InvalidArgument("capacity_bytes and capacity_share exclude each other: one limit of a store is wanted")
+        limits = {"capacity_bytes": CAPACITY_BYTES, "capacity_share": CAPACITY_SHARE}
+        for name, (least, most) in limits.items():
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or not least <= value <= most):
+                raise InvalidArgument(f"{name} must be a whole number from {least} to {most}, got {value!r}")
         if self.mute_ms < 2 * self.heartbeat_ms:
             raise InvalidArgument("mute_ms must be at least two heartbeats, or one late ping looks like a death")
 
@@ -80,7 +96,8 @@ class Options:
         command += ["--arena-fd", str(arena_fd), "--slot-bytes", str(self.slot_bytes)]
         command += ["--huge-pages", self.huge_pages, "--timeout-ms", str(self.timeout_ms)]
         numbers = {"stall-ms": self.stall_ms, "lanes": self.lanes, "index-ms": self.index_ms, "stuck-max": self.stuck_max, "engine": self.engine}
-        for option, value in numbers.items():
+        capacity = {"capacity-bytes": self.capacity_bytes, "capacity-share": self.capacity_share}
+        for option, value in {**numbers, **capacity}.items():
             if value is not None:
                 command += [f"--{option}", str(value)]
         if self.file_mode is not None:

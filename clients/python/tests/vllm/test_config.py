@@ -94,12 +94,27 @@ def test_an_arena_that_does_not_hold_two_chunks_says_what_would() -> None:
 
 def test_the_clients_options_carry_what_was_asked() -> None:
     asked = {"root": "/mnt/kv", "engine": "aio", "lanes": 3, "index_ms": 500, "stall_ms": 70, "node": "/n", "huge_pages": "thp"}
-    options = ConnectorOptions.parse(asked)
+    options = ConnectorOptions.parse({**asked, "capacity_bytes": 1 << 30})
     worker = options.to_client_options("worker", 8, 5000)
     assert dict(worker.mounts) == {"kv": "/mnt/kv"}
     assert (worker.slots, worker.slot_bytes) == (8, 8192)
     assert (worker.engine, worker.lanes, worker.stall_ms, worker.node, worker.create) == ("aio", 3, 70, "/n", True)
-    assert worker.index_ms == 500
+    assert (worker.index_ms, worker.capacity_bytes, worker.capacity_share) == (500, 1 << 30, None)
     assert (worker.timeout_ms, worker.huge_pages) == (1500, "thp")
     scheduler = options.to_client_options("scheduler", 1, 4096)  # its arena holds next to nothing
     assert (scheduler.timeout_ms, scheduler.huge_pages) == (100, "off")
+    assert scheduler.capacity_bytes is None  # the workers load and store: they know what is used
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"capacity_bytes": 1000}, "capacity_bytes is 1000"),
+        ({"capacity_share": 96}, "capacity_share is 96"),
+        ({"capacity_share": 50, "capacity_bytes": 1 << 30}, "one limit of the store is wanted"),
+    ],
+)
+def test_a_capacity_that_cannot_be_right_is_refused(asked: dict[str, int], said: str) -> None:
+    with pytest.raises(OptionError, match=said):
+        ConnectorOptions.parse({"root": "/a", **asked})
+    assert ConnectorOptions.parse({"root": "/a", "capacity_share": 95}).capacity_share == 95

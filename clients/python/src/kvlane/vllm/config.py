@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, cast
 
 from .._huge_pages import HUGE_PAGES, HugePages
-from ..options import Options
+from ..options import CAPACITY_BYTES, CAPACITY_SHARE, Options
 
 MOUNT = "kv"
 """The name of the only mount, in the sidecar's command line and answers."""
@@ -73,6 +73,9 @@ class ConnectorOptions:
     engine: Literal["threads", "aio"] | None = None
     lanes: int | None = None
     index_ms: int | None = None
+    capacity_bytes: int | None = None
+    capacity_share: int | None = None
+    """What the store may occupy, in bytes or per cent of its file system; the workers' sidecars keep it within that. None: as it grows."""
     stall_ms: int | None = None
     node: str | None = None
     sidecar: str | None = None
@@ -108,6 +111,8 @@ class ConnectorOptions:
             "engine": take.one_of("engine", ("threads", "aio"), none=True),
             "lanes": take.whole("lanes", 1, 64, none=True),
             "index_ms": take.whole("index_ms", 0, 60_000, none=True),
+            "capacity_bytes": take.whole("capacity_bytes", *CAPACITY_BYTES, none=True),
+            "capacity_share": take.whole("capacity_share", *CAPACITY_SHARE, none=True),
             "stall_ms": take.whole("stall_ms", 1, 600_000, none=True),
             "node": take.text("node", none=True),
             "sidecar": take.text("sidecar", none=True),
@@ -123,6 +128,8 @@ class ConnectorOptions:
                 f"({self.deadline_ceiling_ms:g}); the floor must not be above the ceiling. For one deadline for all "
                 "loads set timeout_ms alone."
             )
+        if self.capacity_bytes is not None and self.capacity_share is not None:
+            raise OptionError("kvlane: capacity_bytes and capacity_share are both set; one limit of the store is wanted.")
         if self.chunk_tokens is not None and block_size and self.chunk_tokens % block_size:
             below = self.chunk_tokens // block_size * block_size or block_size
             raise OptionError(
@@ -165,6 +172,8 @@ class ConnectorOptions:
             engine=self.engine,
             lanes=self.lanes,
             index_ms=self.index_ms,
+            capacity_bytes=self.capacity_bytes if role == "worker" else None,
+            capacity_share=self.capacity_share if role == "worker" else None,
             node=self.node,
             sidecar=self.sidecar,
         )

@@ -1,0 +1,546 @@
+// collector.ts — keeps one store within its limit: gets the lease, looks at all blocks, removes those used longest ago.
+//
+//   waiting for the lease ─► idle ─► scanning ─► evicting ─► sweeping ─► idle
+//
+// One call at a time, each with a deadline, and after each a rest as long as it took: its lane (collector_lane.ts) is never busy
+// for more than half of the time, and a file system that hangs has that one thread of it. What does not end as it should ends the
+// pass, and nothing is removed on the ground of a listing that failed. It deletes what users stored, so whatever is in doubt
+// is left alone: the lease, the age, the identity of each file are asked anew at each removal.
+import { CollectorLease, LEASE_TIMES, type LeaseStep, type LeaseTimes } from './collector_lease.ts';
+import type { Alarm, Deadlines } from './deadlines.ts';
+import { LEFTOVER_AGE_US, Leftovers, type Leftover } from './leftovers.ts';
+import { Oldest, type Candidate } from './oldest.ts';
+import type { NativeStatus } from '../native/index.ts';
+import { StoreScan } from './store_scan.ts';
+
+/** Removed down to so much of the limit: a pass is then worth its scan, and little that may be wanted goes too early. */
+export const GOAL_OF_LIMIT = 0.95;
+/** A disk that others filled must not drain the store to nothing: stores that find no room never bring it below this. */
+export const URGED_FLOOR_OF_LIMIT = 0.5;
+/** What one urged pass removes: a 64th of the limit, or where that is less, this, or so many blocks. */
+export const URGED_PART_OF_LIMIT = 1 / 64;
+export const URGED_BYTES_MIN = 64 * 1024 * 1024;
+export const URGED_BLOCKS_MIN = 16;
+/** No call of it is waited for longer. */
+export const CALL_TIMEOUT_US = 10_000_000;
+/** 2,000 removals a second: more than a disk takes of new blocks of 1 MiB, and a tenth of what ext4 can unlink. */
+export const EVICTION_SPACING_US = 500;
+/** Removals that failed in one pass: one bad file is passed over, this many are a bad file system. */
+export const FAILED_REMOVALS_MAX = 16;
+
+export interface CollectorTimes extends LeaseTimes {
+  callUs: number;
+  /** Between passes: when the limit is near, and at most. */
+  passUs: number;
+  passMaxUs: number;
+  /** After an urged pass; doubled while stores find no room all the same. */
+  urgeUs: number;
+  urgeMaxUs: number;
+  /** A block this young stays: its writer may be about to answer. */
+  youngUs: number;
+  leftoverUs: number;
+  /** For so long a file system must have been smaller before a share of it is. */
+  shrinkUs: number;
+}
+
+export const COLLECTOR_TIMES: CollectorTimes = { ...LEASE_TIMES, callUs: CALL_TIMEOUT_US, passUs: 60_000_000, passMaxUs: 600_000_000, urgeUs: 60_000_000, urgeMaxUs: 600_000_000, youngUs: 10_000_000, leftoverUs: LEFTOVER_AGE_US, shrinkUs: 3_600_000_000 };
+
+export type Ask =
+  | { kind: 'lease'; step: LeaseStep | { action: 'leave'; number: number; text: string } }
+  | { kind: 'list'; path: string; cookie: string }
+  | { kind: 'remove'; block: Candidate; fence: string }
+  | { kind: 'remove_file'; leftover: Leftover; fence: string };
+
+export interface AskAnswer {
+  /** stuck: given up at its deadline, inside the kernel. */
+  status: NativeStatus | 'stuck';
+  text: string;
+  kept: boolean;
+  /** In words, for whatever is not ok. */
+  why: string;
+}
+
+/** The collector's way to its store. */
+export interface CollectorLane {
+  /** Why it may not be asked now (a suspension, a call that is stuck); empty: it may. */
+  obstacle(): string;
+  /** Ends in one answered(), never from inside. */
+  ask(ask: Ask, deadlineUs: number, nowUs: number): void;
+  /** This sidecar is loading or storing it just now. */
+  isBusy(namespace: string, hex: string, nowUs: number): boolean;
+}
+
+export interface CollectorDeps {
+  lane: CollectorLane;
+  deadlines: Deadlines;
+  /** Of all its own calls: no other sidecar's, ever. */
+  owner: string;
+  /** What is allowed of a file system of so many bytes; null: not known yet. */
+  limitBytes(totalBytes: number | null): number | null;
+  say(level: 'info' | 'warn', event: string, fields: object): void;
+  times?: CollectorTimes;
+}
+
+/** Hears of the end of the pass that it urged. */
+export type Waiter = (madeRoom: boolean, nowUs: number) => void;
+
+interface Pass {
+  startedUs: number;
+  stage: 'scanning' | 'evicting' | 'sweeping';
+  scan: StoreScan;
+  oldest: Oldest;
+  urged: boolean;
+  goalBytes: number;
+  /** Of an urged pass within the limit: stop here, whatever the goal. */
+  urgedBytes: number;
+  freedBytes: number;
+  evicted: number;
+  failedRemovals: number;
+  leftovers: Leftover[];
+}
+
+export class Collector implements Alarm {
+  atUs = 0;
+  heapIndex = -1;
+  readonly figures = { passes: 0, failed_passes: 0, evicted_blocks: 0, evicted_bytes: 0, urged: 0, orphans_removed: 0, last_pass_ms: 0 };
+  #deps: CollectorDeps;
+  #times: CollectorTimes;
+  #lease: CollectorLease;
+  #leftovers: Leftovers;
+  #inHand: { ask: Ask; startedUs: number } | null = null;
+  #pass: Pass | null = null;
+  #leaseDueUs = 0;
+  #restUntilUs = 0;
+  #nextPassUs = 0;
+  /** Of passes that failed one after another. */
+  #failures = 0;
+  #reason = '';
+  #usedBytes: number | null = null;
+  #blocks = 0;
+  #totalBytes: number | null = null;
+  /** Since when it is told to be smaller than that. */
+  #smallerUs: number | null = null;
+  /** The file system's clock: what it showed, at our time. */
+  #fsClock: { fsUs: number; atUs: number } | null = null;
+  /** When the last pass that saw all ended, and what this sidecar stored since. */
+  #countedUs = 0;
+  #storedBytes = 0;
+  #waiters = new Set<Waiter>();
+  #urgeWanted = false;
+  #urgeFromUs = 0;
+  #urgeEveryUs: number;
+  #retryFailed = false;
+  #leaving: (() => void) | null = null;
+
+  constructor(deps: CollectorDeps) {
+    this.#deps = deps;
+    this.#times = deps.times ?? COLLECTOR_TIMES;
+    this.#urgeEveryUs = this.#times.urgeUs;
+    this.#lease = new CollectorLease(deps.owner, this.#times);
+    this.#leftovers = new Leftovers(this.#times.leftoverUs);
+  }
+
+  start(nowUs: number): void {
+    this.#step(nowUs);
+  }
+
+  /** Nothing is asked any more; what is in hand is its lane's. */
+  stop(nowUs: number): void {
+    this.#deps.deadlines.clear(this);
+    this.#endPass(nowUs, 'the store is another one');
+    this.#tellWaiters(false, nowUs);
+    this.#lease.fenced();
+    this.#inHand = null;
+  }
+
+  ring(nowUs: number): void {
+    this.#step(nowUs);
+  }
+
+  holds(nowUs: number): boolean {
+    return this.#lease.holds(nowUs);
+  }
+
+  /** This sidecar stored so much. The next pass comes early if that may have filled the store. */
+  stored(bytes: number, nowUs: number): void {
+    this.#storedBytes += bytes;
+    const limit = this.#limit();
+    if (this.#pass !== null || this.#usedBytes === null || limit === null || this.#usedBytes + this.#storedBytes <= limit) return;
+    const soonestUs = this.#countedUs + Math.max(this.#times.everyUs, this.figures.last_pass_ms * 1000);
+    if (this.#failures > 0 || this.#nextPassUs <= soonestUs) return;
+    this.#nextPassUs = soonestUs;
+    this.#wakeAt(nowUs + 1);
+  }
+
+  /** A store found no room. True: `waiter` will hear whether a pass made some. */
+  urge(waiter: Waiter, nowUs: number): boolean {
+    const { lane } = this.#deps;
+    if (this.#leaving !== null || !this.#lease.holds(nowUs) || this.#limit() === null || lane.obstacle() !== '') return false;
+    const pass = this.#pass;
+    const joins = this.#urgeWanted || (pass !== null && pass.urged && pass.stage !== 'sweeping');
+    if (!joins) {
+      if (nowUs < this.#urgeFromUs) return false;
+      this.#urgeFromUs = nowUs + this.#urgeEveryUs;
+      this.#retryFailed = false;
+      this.figures.urged += 1;
+      if (pass !== null && pass.stage !== 'sweeping') pass.urged = true;
+      else this.#urgeWanted = true;
+    }
+    this.#waiters.add(waiter);
+    this.#wakeAt(nowUs + 1); // not from in here: the waiter is told later
+    return true;
+  }
+
+  /** Its task was answered meanwhile. */
+  gaveUp(waiter: Waiter): void {
+    this.#waiters.delete(waiter);
+  }
+
+  /** What became of a store that was tried again. */
+  retried(found: boolean, nowUs: number): void {
+    if (found) {
+      this.#urgeEveryUs = this.#times.urgeUs;
+      return;
+    }
+    if (this.#retryFailed) return; // one of many that waited for the same pass
+    this.#retryFailed = true;
+    this.#urgeEveryUs = Math.min(2 * this.#urgeEveryUs, this.#times.urgeMaxUs);
+    this.#urgeFromUs = nowUs + this.#urgeEveryUs;
+  }
+
+  /** Gives the lease back, so that another needs not wait; `done` once, when that is over or there is nothing to give. */
+  leave(nowUs: number, done: () => void): void {
+    this.#deps.deadlines.clear(this);
+    this.#endPass(nowUs, 'the sidecar is leaving');
+    this.#tellWaiters(false, nowUs);
+    if (!this.#lease.holds(nowUs) || this.#deps.lane.obstacle() !== '') return done();
+    this.#leaving = done;
+    if (this.#inHand === null) this.#giveBack(nowUs);
+  }
+
+  answered(answer: AskAnswer, nowUs: number): void {
+    const inHand = this.#inHand;
+    if (inHand === null) return; // stopped meanwhile
+    this.#inHand = null;
+    const { ask, startedUs } = inHand;
+    this.#restUntilUs = nowUs + Math.max(nowUs - startedUs, ask.kind === 'remove' || ask.kind === 'remove_file' ? EVICTION_SPACING_US : 1);
+    switch (ask.kind) {
+      case 'lease':
+        this.#leaseAnswered(ask.step, answer, startedUs, nowUs);
+        break;
+      case 'list':
+        this.#listAnswered(ask.path, answer, nowUs);
+        break;
+      case 'remove':
+        this.#removeAnswered(ask.block, answer, nowUs);
+        break;
+      case 'remove_file':
+        this.#leftoverAnswered(ask.leftover, answer, nowUs);
+        break;
+    }
+    if (this.#leaving !== null) this.#giveBack(nowUs);
+    else this.#step(nowUs);
+  }
+
+  picture(nowUs: number): object {
+    const limit = this.#limit();
+    const state = this.#pass?.stage ?? (this.#lease.holds(nowUs) ? 'idle' : 'waiting');
+    return {
+      limit_bytes: limit,
+      used_bytes: this.#usedBytes,
+      blocks: this.#blocks,
+      role: this.#lease.holds(nowUs) ? 'holder' : 'waiting',
+      lease_number: this.#lease.number,
+      state,
+      ...this.figures,
+      ...(this.#reason === '' ? {} : { reason: this.#reason }),
+    };
+  }
+
+  // ---- what is next ----
+
+  #step(nowUs: number): void {
+    if (this.#inHand !== null || this.#leaving !== null) return;
+    const obstacle = this.#deps.lane.obstacle();
+    if (obstacle !== '') {
+      this.#endPass(nowUs, obstacle);
+      this.#tellWaiters(false, nowUs);
+      this.#reason = obstacle;
+      this.#wakeAt(nowUs + this.#times.everyUs);
+      return;
+    }
+    if (nowUs >= this.#leaseDueUs) {
+      this.#leaseDueUs = nowUs + this.#times.everyUs;
+      this.#ask({ kind: 'lease', step: this.#lease.next() }, nowUs);
+      return;
+    }
+    if (!this.#lease.holds(nowUs)) {
+      this.#endPass(nowUs, 'the lease ended');
+      this.#tellWaiters(false, nowUs);
+      this.#wakeAt(this.#leaseDueUs);
+      return;
+    }
+    if (nowUs < this.#restUntilUs) {
+      this.#wakeAt(Math.min(this.#restUntilUs, this.#leaseDueUs));
+      return;
+    }
+    if (this.#pass === null) {
+      if (!this.#urgeWanted && nowUs < this.#nextPassUs) {
+        this.#wakeAt(Math.min(this.#nextPassUs, this.#leaseDueUs));
+        return;
+      }
+      if (!this.#beginPass(nowUs)) return;
+    }
+    this.#goOn(this.#pass!, nowUs);
+  }
+
+  #goOn(pass: Pass, nowUs: number): void {
+    if (pass.stage === 'scanning') {
+      const next = pass.scan.next();
+      if (next !== null) {
+        this.#ask({ kind: 'list', ...next }, nowUs);
+        return;
+      }
+      this.#scanned(pass, nowUs);
+    }
+    if (pass.stage === 'evicting') {
+      const block = this.#nextVictim(pass, nowUs);
+      if (block !== null) {
+        this.#ask({ kind: 'remove', block, fence: this.#lease.fence }, nowUs);
+        return;
+      }
+      pass.stage = 'sweeping';
+      if (pass.urged && pass.evicted === 0) this.retried(false, nowUs); // nothing that may go: not so soon again
+      if (pass.urged) this.#tellWaiters(pass.evicted > 0, nowUs);
+    }
+    const leftover = pass.leftovers.pop();
+    if (leftover === undefined) {
+      this.#endPass(nowUs, '');
+      this.#step(nowUs);
+    } else this.#ask({ kind: 'remove_file', leftover, fence: this.#lease.fence }, nowUs);
+  }
+
+  #ask(ask: Ask, nowUs: number): void {
+    this.#inHand = { ask, startedUs: nowUs };
+    const removes = ask.kind === 'remove' || ask.kind === 'remove_file';
+    const deadlineUs = nowUs + this.#times.callUs;
+    this.#deps.lane.ask(ask, removes ? Math.min(deadlineUs, this.#lease.endUs) : deadlineUs, nowUs);
+  }
+
+  #wakeAt(atUs: number): void {
+    this.#deps.deadlines.set(this, atUs);
+  }
+
+  // ---- the lease ----
+
+  #leaseAnswered(step: LeaseStep | { action: 'leave' }, answer: AskAnswer, startedUs: number, nowUs: number): void {
+    if (step.action === 'leave') return;
+    if (answer.status === 'fenced') {
+      this.#lease.fenced();
+      this.#fail(nowUs, 'another sidecar has the lease');
+      this.#reason = 'another sidecar has the lease';
+      return;
+    }
+    const told = answer.status === 'ok' ? readLease(answer.text) : null;
+    if (told === null) {
+      this.#lease.unanswered();
+      this.#reason = `the lease cannot be had: ${answer.status === 'ok' ? 'its answer cannot be read' : answer.why}`;
+      return;
+    }
+    this.#learnTotal(told.totalBytes, nowUs);
+    if (step.action === 'look') {
+      if (this.#lease.looked(told.number, told.content, startedUs, nowUs)) this.#leaseDueUs = nowUs;
+      else this.#reason = 'another sidecar collects';
+      return;
+    }
+    const before = this.#lease.number;
+    this.#lease.granted(step, startedUs);
+    // At the end of the call the file was written already: the file system's clock shows at least this.
+    this.#fsClock = { fsUs: told.modifiedUs, atUs: nowUs };
+    if (step.action === 'take') {
+      this.#reason = '';
+      this.#nextPassUs = nowUs;
+      this.#deps.say('info', 'collects', { lease_number: step.number, before });
+    }
+  }
+
+  // A file system of several machines shrinks while one of them is away, and its blocks are not to go for that.
+  #learnTotal(totalBytes: number | null, nowUs: number): void {
+    if (totalBytes === null) return;
+    if (this.#totalBytes === null || totalBytes >= this.#totalBytes) this.#smallerUs = null;
+    else if (this.#smallerUs === null) {
+      this.#smallerUs = nowUs;
+      return;
+    } else if (nowUs - this.#smallerUs < this.#times.shrinkUs) return;
+    this.#totalBytes = totalBytes;
+  }
+
+  #giveBack(nowUs: number): void {
+    const done = this.#leaving!;
+    if (this.#lease.holds(nowUs) && this.#deps.lane.obstacle() === '') {
+      const number = this.#lease.number;
+      this.#lease.fenced();
+      this.#ask({ kind: 'lease', step: { action: 'leave', number, text: '' } }, nowUs);
+    } else done();
+  }
+
+  // ---- a pass ----
+
+  #beginPass(nowUs: number): boolean {
+    const limit = this.#limit();
+    if (limit === null || this.#fsClock === null) {
+      this.#reason = 'how large the file system is, is not known yet';
+      this.#tellWaiters(false, nowUs);
+      this.#wakeAt(this.#leaseDueUs);
+      return false;
+    }
+    const oldest = new Oldest();
+    this.#leftovers.passBegins();
+    this.#pass = { startedUs: nowUs, stage: 'scanning', scan: new StoreScan(oldest, this.#leftovers), oldest, urged: this.#urgeWanted, goalBytes: limit, urgedBytes: Infinity, freedBytes: 0, evicted: 0, failedRemovals: 0, leftovers: [] };
+    this.#urgeWanted = false;
+    this.#reason = '';
+    return true;
+  }
+
+  #listAnswered(path: string, answer: AskAnswer, nowUs: number): void {
+    const pass = this.#pass;
+    if (pass === null) return;
+    if (answer.status === 'not_found') pass.scan.isGone();
+    else if (answer.status !== 'ok') this.#fail(nowUs, `${path} cannot be listed: ${answer.why}`);
+    else if (!pass.scan.listed(answer.text, this.#fsNowUs(nowUs), nowUs)) this.#fail(nowUs, `the listing of ${path} cannot be read`);
+  }
+
+  #scanned(pass: Pass, nowUs: number): void {
+    const limit = this.#limit()!;
+    const used = pass.scan.usedBytes;
+    this.#schedule(pass, used, limit, nowUs);
+    this.#usedBytes = used;
+    this.#blocks = pass.scan.blocks;
+    this.#countedUs = nowUs;
+    this.#storedBytes = 0;
+    pass.stage = 'evicting';
+    pass.leftovers = this.#leftovers.due(nowUs);
+    if (used > limit) pass.goalBytes = limit * GOAL_OF_LIMIT;
+    else if (pass.urged) {
+      pass.goalBytes = limit * URGED_FLOOR_OF_LIMIT;
+      pass.urgedBytes = Math.max(limit * URGED_PART_OF_LIMIT, URGED_BYTES_MIN);
+    } else pass.goalBytes = used;
+  }
+
+  // Half way to where the limit would be reached, as fast as the store grew since the last pass.
+  #schedule(pass: Pass, used: number, limit: number, nowUs: number): void {
+    const { passUs, passMaxUs } = this.#times;
+    const grown = this.#usedBytes === null ? Infinity : used - this.#usedBytes;
+    const left = used > limit ? limit * (1 - GOAL_OF_LIMIT) : limit - used;
+    const halfUs = grown <= 0 ? passMaxUs : (left / grown) * (nowUs - this.#countedUs) * 0.5;
+    this.#nextPassUs = nowUs + Math.max(nowUs - pass.startedUs, Math.min(passMaxUs, Math.max(passUs, halfUs)));
+  }
+
+  #nextVictim(pass: Pass, nowUs: number): Candidate | null {
+    const { lane } = this.#deps;
+    for (;;) {
+      const used = this.#usedBytes!;
+      if (used <= pass.goalBytes) return null;
+      if (pass.urgedBytes !== Infinity && pass.freedBytes >= pass.urgedBytes && pass.evicted >= URGED_BLOCKS_MIN) return null;
+      const block = pass.oldest.next();
+      if (block === null) return null;
+      if (this.#fsNowUs(nowUs) - block.rankUs < this.#times.youngUs) return null; // and so are all that follow
+      if (pass.urgedBytes !== Infinity && used - block.allocatedBytes < pass.goalBytes) continue; // not below the floor
+      if (!lane.isBusy(block.namespace, block.hex, nowUs)) return block;
+    }
+  }
+
+  #removeAnswered(block: Candidate, answer: AskAnswer, nowUs: number): void {
+    const pass = this.#pass;
+    const gone = answer.status === 'not_found' || (answer.status === 'ok' && !answer.kept);
+    if (gone && this.#usedBytes !== null) {
+      this.#usedBytes = Math.max(0, this.#usedBytes - block.allocatedBytes);
+      this.#blocks -= 1;
+    }
+    if (answer.status === 'ok' && !answer.kept) {
+      this.figures.evicted_blocks += 1;
+      this.figures.evicted_bytes += block.allocatedBytes;
+    }
+    if (pass === null) return;
+    if (gone) {
+      pass.freedBytes += block.allocatedBytes;
+      pass.evicted += 1;
+      if (pass.urged && pass.freedBytes >= URGED_BYTES_MIN) this.#tellWaiters(true, nowUs);
+    } else if (answer.status !== 'ok') this.#removalFailed(pass, answer, `${block.namespace}/${block.hex}`, nowUs);
+  }
+
+  #leftoverAnswered({ path }: Leftover, answer: AskAnswer, nowUs: number): void {
+    if (answer.status === 'ok' || answer.status === 'not_found') {
+      if (answer.status === 'ok' && !answer.kept) this.figures.orphans_removed += 1;
+      this.#leftovers.forget(path);
+    } else if (this.#pass !== null) this.#removalFailed(this.#pass, answer, path, nowUs);
+  }
+
+  #removalFailed(pass: Pass, answer: AskAnswer, what: string, nowUs: number): void {
+    pass.failedRemovals += 1;
+    if (answer.status === 'fenced') {
+      this.#lease.fenced();
+      this.#fail(nowUs, 'another sidecar has the lease');
+    } else if (answer.status === 'stuck' || pass.failedRemovals >= FAILED_REMOVALS_MAX) this.#fail(nowUs, `${what} cannot be removed: ${answer.why}`);
+    else if (answer.status !== 'expired') this.#deps.say('warn', 'not evicted', { what, why: answer.why });
+  }
+
+  #fail(nowUs: number, reason: string): void {
+    this.#endPass(nowUs, reason);
+    this.#tellWaiters(false, nowUs);
+  }
+
+  /** `failed`: why; empty: it saw and did all. */
+  #endPass(nowUs: number, failed: string): void {
+    const pass = this.#pass;
+    if (pass === null) return;
+    this.#pass = null;
+    const tookUs = nowUs - pass.startedUs;
+    this.#reason = failed;
+    if (failed === '') {
+      this.figures.passes += 1;
+      this.figures.last_pass_ms = Math.round(tookUs / 1000);
+      this.#failures = 0;
+      this.#nextPassUs = Math.max(this.#nextPassUs, nowUs + tookUs);
+      if (pass.oldest.size === 0 && this.#usedBytes! > pass.goalBytes && pass.evicted > 0) this.#nextPassUs = nowUs + tookUs; // more than one pass holds
+    } else {
+      this.figures.failed_passes += 1;
+      this.#failures += 1;
+      this.#nextPassUs = nowUs + Math.max(tookUs, Math.min(this.#times.passMaxUs, this.#times.passUs * 2 ** (this.#failures - 1)));
+    }
+    if (failed !== '' || pass.evicted > 0) {
+      const fields = { used_bytes: this.#usedBytes, evicted_blocks: pass.evicted, evicted_bytes: pass.freedBytes, urged: pass.urged, took_ms: Math.round(tookUs / 1000) };
+      if (failed === '') this.#deps.say('info', 'collected', fields);
+      else this.#deps.say('warn', 'collecting failed', { reason: failed, ...fields });
+    }
+    if (pass.urged && pass.stage !== 'sweeping') this.#tellWaiters(pass.evicted > 0, nowUs);
+  }
+
+  #tellWaiters(madeRoom: boolean, nowUs: number): void {
+    this.#urgeWanted = false;
+    if (this.#waiters.size === 0) return;
+    const waiters = [...this.#waiters];
+    this.#waiters.clear();
+    for (const waiter of waiters) waiter(madeRoom, nowUs);
+  }
+
+  #limit(): number | null {
+    return this.#deps.limitBytes(this.#totalBytes);
+  }
+
+  #fsNowUs(nowUs: number): number {
+    const { fsUs, atUs } = this.#fsClock!;
+    return fsUs + (nowUs - atUs);
+  }
+}
+
+function readLease(text: string): { number: number; content: string; modifiedUs: number; totalBytes: number | null } | null {
+  try {
+    const { number, content, modified_ns, total_bytes } = JSON.parse(text) as Record<string, unknown>;
+    const modifiedUs = Number(modified_ns) / 1000;
+    if (!Number.isSafeInteger(number) || !Number.isFinite(modifiedUs)) return null;
+    return { number: number as number, content: typeof content === 'string' ? content : '', modifiedUs, totalBytes: typeof total_bytes === 'number' && total_bytes > 0 ? total_bytes : null };
+  } catch {
+    return null;
+  }
+}

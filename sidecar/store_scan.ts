@@ -1,0 +1,85 @@
+// store_scan.ts — the walk through all blocks of a store: one listing at a time, in bounded memory.
+//
+// It goes down as it finds directories: the listing of a directory is not asked for further before all that its last
+// piece named has been walked, so that a store of any number of namespaces costs three short lists.
+import { listing } from '../native/listing.ts';
+import type { Candidate, Oldest } from './oldest.ts';
+import type { Leftovers } from './leftovers.ts';
+
+/** Entries of one listing: a tenth of a millisecond of the loop to read, and 4,000 listings for a million blocks. */
+export const SCAN_ENTRIES_MAX = 256;
+
+const BLOCK = /^[0-9a-f]+\.kvb$/;
+const TEMPORARY = /^[0-9a-f]+\.([0-9a-f]+)-[0-9]+\.tmp$/;
+const SHARD = /^[0-9a-f]{2}$/;
+
+interface Level {
+  path: string;
+  /** null: listed to its end. */
+  cookie: string | null;
+  below: string[];
+}
+
+export class StoreScan {
+  /** What blocks occupy. */
+  usedBytes = 0;
+  blocks = 0;
+  #levels: Level[] = [{ path: 'blocks', cookie: '', below: [] }];
+  #oldest: Oldest;
+  #leftovers: Leftovers;
+
+  constructor(oldest: Oldest, leftovers: Leftovers) {
+    this.#oldest = oldest;
+    this.#leftovers = leftovers;
+  }
+
+  /** What to list next; null: all was seen. */
+  next(): { path: string; cookie: string } | null {
+    for (let level = this.#levels.at(-1); level !== undefined; level = this.#levels.at(-1)) {
+      const name = level.below.pop();
+      if (name !== undefined) this.#levels.push({ path: `${level.path}/${name}`, cookie: '', below: [] });
+      else if (level.cookie !== null) return { path: level.path, cookie: level.cookie };
+      else this.#levels.pop();
+    }
+    return null;
+  }
+
+  /** It was removed meanwhile, or there is nothing yet. */
+  isGone(): void {
+    this.#levels.at(-1)!.cookie = null;
+  }
+
+  /** The listing that next() named. `fsNowUs`: by the file system's clock; `nowUs` by ours. False: it cannot be read. */
+  listed(text: string, fsNowUs: number, nowUs: number): boolean {
+    const { cookie, entries } = listing(text);
+    if (cookie !== null && !/^[0-9]+$/.test(cookie)) return false;
+    const level = this.#levels.at(-1)!;
+    level.cookie = cookie;
+    const depth = this.#levels.length;
+    for (const { type, name, allocatedBytes, modifiedNs, changedNs, inode } of entries) {
+      if (depth < 3) {
+        if (type === 'd' && (depth === 1 || SHARD.test(name))) level.below.push(copied(name));
+      } else if (type === 'f') {
+        if (BLOCK.test(name)) this.#block(name, allocatedBytes, modifiedNs, inode, fsNowUs);
+        else if (TEMPORARY.test(name)) this.#leftovers.saw({ path: copied(`${level.path}/${name}`), inode: copied(inode), changedNs: copied(changedNs) }, nowUs);
+      }
+    }
+    return true;
+  }
+
+  #block(name: string, allocatedBytes: number, modifiedNs: string, inode: string, fsNowUs: number): void {
+    this.usedBytes += allocatedBytes;
+    this.blocks += 1;
+    // One from the future counts as old as it is ahead: a few seconds of skew are recent, and nothing stays for ever.
+    const rankUs = fsNowUs - Math.abs(fsNowUs - Number(modifiedNs) / 1000);
+    if (!this.#oldest.wants(rankUs)) return;
+    const namespace = this.#levels[1]!.path.slice('blocks/'.length);
+    const candidate: Candidate = { namespace, hex: copied(name.slice(0, -'.kvb'.length)), modifiedNs: copied(modifiedNs), inode: copied(inode), allocatedBytes, rankUs };
+    this.#oldest.offer(candidate);
+  }
+}
+
+/** A part of a string keeps the whole alive, and each listing is one of 30 KiB. */
+function copied(text: string): string {
+  return Buffer.from(text, 'utf8').toString('utf8');
+}

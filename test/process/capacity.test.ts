@@ -1,0 +1,243 @@
+// A store that is kept within its capacity, by real sidecars on real files, with the collectors' times shortened.
+//
+// Nothing here is timed but by generous bounds; what holds must hold at each look.
+import { execFileSync } from 'node:child_process';
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, utimesSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, onTestFinished, test } from 'vitest';
+import { ENGINES, keysOf, patternOf } from '../support/rig.ts';
+import { type PlainStore, startStore, TIMEOUT_MS } from '../support/plain_store.ts';
+import { freshDirectory } from '../support/sidecar_process.ts';
+
+const BYTES = 60_000;
+/** With its header, in whole pages. */
+const FILE_BYTES = 65_536;
+const HASTE = 100;
+const WAIT_MS = 30_000;
+
+interface Capacity {
+  limit_bytes: number | null;
+  used_bytes: number | null;
+  blocks: number;
+  role: 'holder' | 'waiting' | 'off';
+  lease_number: number;
+  passes: number;
+  failed_passes: number;
+  evicted_blocks: number;
+  urged: number;
+  touched: number;
+  orphans_removed: number;
+  state: string;
+  reason?: string;
+}
+
+const limited = (blocks: number, haste = HASTE): string[] => ['--capacity-bytes', String(blocks * FILE_BYTES), '--test-collector-haste', String(haste), '--recycle', 'off'];
+
+async function capacityOf(store: PlainStore): Promise<Capacity> {
+  const answer = (await store.client.request('stats', { timeout_ms: TIMEOUT_MS } as never)) as unknown as { stats: { mounts: { capacity: Capacity }[] } };
+  return answer.stats.mounts[0]!.capacity;
+}
+
+async function until(what: string, true_: () => Promise<boolean>, said: () => unknown = () => ''): Promise<void> {
+  const end = performance.now() + WAIT_MS;
+  while (!(await true_())) {
+    if (performance.now() > end) throw new Error(`waited ${WAIT_MS} ms until ${what}; ${JSON.stringify(await said())}`);
+    await new Promise((go) => setTimeout(go, 10));
+  }
+}
+
+/** So long ago, by the file's own time. */
+function age(store: PlainStore, key: string, s: number): void {
+  const then = statSync(store.path(key)).mtimeMs / 1000 - s;
+  utimesSync(store.path(key), then, then);
+}
+
+function usedBytes(root: string): number {
+  let used = 0;
+  const below = (path: string): void => {
+    for (const entry of readdirSync(path, { withFileTypes: true })) {
+      if (entry.isDirectory()) below(join(path, entry.name));
+      else if (entry.name.endsWith('.kvb')) used += (statSync(join(path, entry.name), { throwIfNoEntry: false })?.blocks ?? 0) * 512;
+    }
+  };
+  below(join(root, 'blocks'));
+  return used;
+}
+
+describe.each(ENGINES)('capacity (%s)', (engine) => {
+  test('without it no file is made beside the blocks, and nothing goes', async () => {
+    const store = await startStore(freshDirectory(), { engine, args: ['--recycle', 'off'] });
+    await store.put(keysOf('n', 80), BYTES);
+    expect(existsSync(join(store.root, 'collector'))).toBe(false);
+    expect(await capacityOf(store)).toBeUndefined();
+    expect((await store.get(keysOf('n', 80), BYTES)).every(({ code }) => code === 'OK')).toBe(true);
+  });
+
+  test('the blocks used longest ago go first, down to 95 % of the limit, and the others load', async () => {
+    const root = freshDirectory();
+    const before = await startStore(root, { engine, args: ['--recycle', 'off'] });
+    const keys = keysOf('l', 100);
+    await before.put(keys, BYTES);
+    keys.forEach((key, i) => age(before, key, 10_000 - i));
+    await before.client.shutdown(300);
+    const store = await startStore(root, { engine, args: limited(80) });
+    await until('it is within its limit', async () => (await capacityOf(store)).passes > 0, () => capacityOf(store));
+    expect(await capacityOf(store)).toMatchObject({ limit_bytes: 80 * FILE_BYTES, used_bytes: 76 * FILE_BYTES, blocks: 76, role: 'holder', lease_number: 1, evicted_blocks: 24, failed_passes: 0 });
+    const found = await store.get(keys, BYTES);
+    expect(found.map(({ code }) => code)).toEqual(keys.map((_, i) => (i < 24 ? 'NOT_FOUND' : 'OK')));
+    expect(usedBytes(root)).toBe(76 * FILE_BYTES);
+  });
+
+  test('a block that was loaded counts as used: its time is refreshed, and an older one goes instead', async () => {
+    const root = freshDirectory();
+    const store = await startStore(root, { engine, args: limited(80, 1_000) });
+    const keys = keysOf('t', 70);
+    await store.put(keys, BYTES);
+    keys.forEach((key, i) => age(store, key, 10_000 - i));
+    const loved = keys.slice(0, 5);
+    for (const one of await store.get(loved, BYTES)) expect(one.code).toBe('OK');
+    await until('their times are refreshed', async () => (await capacityOf(store)).touched >= loved.length, () => capacityOf(store));
+    await store.put(keysOf('u', 20), BYTES);
+    await until('some have gone', async () => (await capacityOf(store)).evicted_blocks >= 10, () => capacityOf(store));
+    expect((await store.get(loved, BYTES)).map(({ code }) => code)).toEqual(loved.map(() => 'OK'));
+    expect((await store.get(keys.slice(5, 15), BYTES)).every(({ code }) => code === 'NOT_FOUND')).toBe(true);
+  });
+
+  test('two sidecars store into one store all the time: it comes back to its limit, and every load has all of its block or NOT_FOUND', async () => {
+    const root = freshDirectory();
+    const one = await startStore(root, { engine, args: limited(60, 1_000) });
+    const two = await startStore(root, { engine, args: limited(60, 1_000) });
+    const keys = keysOf('w', 400);
+    let loaded = 0;
+    let gone = 0;
+    for (let round = 0; round < 10; round += 1) {
+      const some = keys.slice(round * 40, round * 40 + 40);
+      await Promise.all([one.put(some.slice(0, 20), BYTES), two.put(some.slice(20), BYTES)]);
+      for (const [i, found] of (await two.get(some, BYTES)).entries()) {
+        if (found.code === 'NOT_FOUND') gone += 1;
+        else {
+          expect(found.code).toBe('OK');
+          expect(found.data!.equals(patternOf(some[i]!, BYTES))).toBe(true);
+          loaded += 1;
+        }
+      }
+    }
+    await until('it is within its limit', async () => usedBytes(root) <= 60 * FILE_BYTES, async () => [await capacityOf(one), await capacityOf(two)]);
+    expect(loaded).toBeGreaterThan(0);
+    const [first, second] = [await capacityOf(one), await capacityOf(two)];
+    expect([first.role, second.role].sort()).toEqual(['holder', 'waiting']);
+    expect([first.evicted_blocks, second.evicted_blocks].filter((blocks) => blocks > 0)).toHaveLength(1);
+    expect(gone + loaded).toBe(400);
+  });
+
+  test('a holder that was killed is taken for dead, and the other collects; one that leaves in order hands over at once', async () => {
+    const root = freshDirectory();
+    const one = await startStore(root, { engine, args: limited(60) });
+    await until('it collects', async () => (await capacityOf(one)).role === 'holder');
+    const two = await startStore(root, { engine, args: limited(60) });
+    await until('the other waits', async () => (await capacityOf(two)).lease_number === 1);
+    one.client.process.child.kill('SIGKILL');
+    await until('the other collects', async () => (await capacityOf(two)).role === 'holder', () => capacityOf(two));
+    expect(await capacityOf(two)).toMatchObject({ lease_number: 2 });
+    await two.put(keysOf('k', 80), BYTES);
+    await until('it is within its limit', async () => usedBytes(root) <= 60 * FILE_BYTES, () => capacityOf(two));
+    const three = await startStore(root, { engine, args: limited(60, 1) }); // it waits two minutes for a dead one
+    await two.client.shutdown(300);
+    expect(readFileSync(join(root, 'collector', '2'), 'utf8')).toBe('left');
+    await until('the third collects', async () => (await capacityOf(three)).role === 'holder', () => capacityOf(three));
+    expect(readdirSync(join(root, 'collector')).sort()).toEqual(['2', '3']);
+  });
+
+  test('a holder that was stopped and goes on when another has taken over removes nothing', async () => {
+    const root = freshDirectory();
+    const one = await startStore(root, { engine, args: limited(60) });
+    await until('it collects', async () => (await capacityOf(one)).role === 'holder');
+    const two = await startStore(root, { engine, args: limited(1_000) }); // so that what is removed is removed by the first
+    await until('the other waits', async () => (await capacityOf(two)).lease_number === 1);
+    await one.put(keysOf('k', 55), BYTES);
+    const { child } = one.client.process;
+    child.kill('SIGSTOP');
+    onTestFinished(() => void child.kill('SIGCONT'));
+    await until('the other collects', async () => (await capacityOf(two)).role === 'holder', () => capacityOf(two));
+    await two.put(keysOf('m', 55), BYTES);
+    child.kill('SIGCONT');
+    const before = await capacityOf(two);
+    await until('the first knows', async () => (await capacityOf(one)).lease_number >= 2, () => capacityOf(one));
+    await until('some passes are over', async () => (await capacityOf(two)).passes > before.passes + 2, () => capacityOf(two));
+    expect(await capacityOf(one)).toMatchObject({ role: 'waiting', evicted_blocks: 0 });
+    expect(usedBytes(root)).toBe(110 * FILE_BYTES);
+  });
+
+  test('a temporary that nobody writes to is collected, and everything else beside the blocks stays', async () => {
+    const root = freshDirectory();
+    const store = await startStore(root, { engine, args: limited(1_000, 10_000) });
+    await store.put(keysOf('o', 5), BYTES);
+    const directory = join(store.path(keysOf('o', 1)[0]!), '..');
+    const orphan = join(directory, 'ab12.0123456789abcdef-7.tmp');
+    writeFileSync(orphan, 'half a block');
+    writeFileSync(join(directory, 'notes.txt'), 'mine');
+    mkdirSync(join(directory, 'ab13.0123456789abcdef-7.tmp'));
+    await until('it is collected', async () => !existsSync(orphan), () => capacityOf(store));
+    await until('it is counted', async () => (await capacityOf(store)).orphans_removed === 1);
+    expect(readFileSync(join(directory, 'notes.txt'), 'utf8')).toBe('mine');
+    expect(existsSync(join(directory, 'ab13.0123456789abcdef-7.tmp'))).toBe(true);
+    expect((await store.get(keysOf('o', 5), BYTES)).every(({ code }) => code === 'OK')).toBe(true);
+  });
+});
+
+describe('a file system of its own', () => {
+  function tmpfs(mib: number): string {
+    const at = freshDirectory();
+    execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${mib}m`, 'none', at]);
+    onTestFinished(() => void execFileSync('umount', ['-l', at]));
+    return at;
+  }
+  const root = process.geteuid!() === 0;
+
+  test.skipIf(!root)('a store that finds no room has some made, and is tried once more', async () => {
+    const store = await startStore(tmpfs(8), { args: ['--capacity-bytes', '8MiB', '--recycle', 'off'] });
+    await until('it collects', async () => (await capacityOf(store)).role === 'holder' && (await capacityOf(store)).passes > 0);
+    const keys = keysOf('f', 110);
+    await store.put(keys, BYTES);
+    keys.forEach((key, i) => age(store, key, 10_000 - i));
+    const more = keysOf('g', 20);
+    expect((await store.put(more, BYTES)).map(({ code }) => code)).toEqual(more.map(() => 'OK'));
+    expect(await capacityOf(store)).toMatchObject({ urged: 1 });
+    expect((await store.get(more, BYTES)).every(({ code }) => code === 'OK')).toBe(true);
+    expect((await store.get([keys[0]!], BYTES))[0]!.code).toBe('NOT_FOUND');
+  });
+
+  test.skipIf(!root)('where others filled the disk the store keeps half of its limit, and says NO_SPACE', async () => {
+    const at = tmpfs(8);
+    const store = await startStore(at, { args: [...limited(64, 1_000)] });
+    await until('it collects', async () => (await capacityOf(store)).role === 'holder');
+    const keys = keysOf('f', 60);
+    await store.put(keys, BYTES);
+    keys.forEach((key, i) => age(store, key, 10_000 - i));
+    const fill = (): void => {
+      try {
+        execFileSync('dd', ['if=/dev/zero', `of=${join(at, 'theirs')}`, 'bs=65536', 'conv=notrunc', 'oflag=append'], { stdio: 'ignore' });
+      } catch {
+        // until it is full
+      }
+    };
+    let refused = 0;
+    for (let i = 0; i < 60; i += 1) {
+      fill();
+      const [one] = await store.put(keysOf(`m${i}`, 1), BYTES);
+      if (one!.code === 'NO_SPACE') refused += 1;
+      else expect(one!.code).toBe('OK');
+    }
+    expect(refused).toBeGreaterThan(0);
+    expect(usedBytes(at)).toBeGreaterThanOrEqual(32 * FILE_BYTES);
+    expect((await capacityOf(store)).urged).toBeGreaterThan(0);
+  });
+
+  test.skipIf(!root)('a share of the file system', async () => {
+    const at = tmpfs(8);
+    const store = await startStore(at, { args: ['--capacity-share', '50', '--test-collector-haste', '1000', '--recycle', 'off'] });
+    await until('it knows', async () => (await capacityOf(store)).limit_bytes === 4 * 1024 * 1024, () => capacityOf(store));
+    await store.put(keysOf('s', 100), BYTES);
+    await until('it is within its limit', async () => usedBytes(at) <= 4 * 1024 * 1024, () => capacityOf(store));
+  });
+});
