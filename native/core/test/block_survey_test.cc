@@ -65,7 +65,7 @@ TEST("the first step of a survey says where the directory is, on what, with how 
     op->mount = std::make_shared<Mount>(store.root + "/link");
     const Result result = store.run(op);
     CHECK_EQUAL(fact(result, "path"), "\"" + std::filesystem::canonical(store.root).string() + "/real\"");
-    CHECK(json_number(fact(result, "mount_id")).value_or(0) > 0);
+    CHECK(json_number(fact(result, "mount_id")).has_value());  // 0 before Linux 5.8, and under an emulator
     CHECK(json_number(fact(result, "blocks")).value_or(0) > 0 && json_number(fact(result, "block_bytes")).value_or(0) >= 512);
     CHECK_EQUAL(fact(result, "store"), "false");
     TestStore::write_file(store.root + "/real/kvlane.json", "{}");
