@@ -244,12 +244,14 @@ export class Collector implements Alarm {
 
   picture(nowUs: number): object {
     const limit = this.#limit();
-    const state = this.#pass?.stage ?? (this.#lease.holds(nowUs) ? 'idle' : 'waiting');
+    const holds = this.#lease.holds(nowUs);
+    const state = this.#pass?.stage ?? (holds ? 'idle' : 'waiting');
     return {
       limit_bytes: limit,
-      used_bytes: this.#usedBytes,
-      blocks: this.#blocks,
-      role: this.#lease.holds(nowUs) ? 'holder' : 'waiting',
+      // What another has removed since is not known here.
+      used_bytes: holds ? this.#usedBytes : null,
+      blocks: holds ? this.#blocks : 0,
+      role: holds ? 'holder' : 'waiting',
       lease_number: this.#lease.number,
       state,
       ...this.figures,

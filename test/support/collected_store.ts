@@ -14,7 +14,8 @@ export interface StoredFile {
   inode: string;
 }
 
-export const SECOND_US = 1_000_000;
+/** Of one listing: few, so that most take several. */
+const ENTRIES_MAX = 20;
 
 export class CollectedStore {
   /** Path below the root → file. */
@@ -99,8 +100,8 @@ export class CollectedStore {
     }
     if (names.size === 0) return not('not_found');
     const from = cookie === '' ? 0 : Number(cookie);
-    const lines = [...names].slice(from, from + 3).map(([name, file]) => (file === null ? `d 4096 4096 0 0 1 ${name}` : `f ${file.allocatedBytes} ${file.allocatedBytes} ${file.modifiedNs} ${file.changedNs} ${file.inode} ${name}`));
-    return ok([from + 3 < names.size ? String(from + 3) : '-', ...lines].join('\n'));
+    const lines = [...names].slice(from, from + ENTRIES_MAX).map(([name, file]) => (file === null ? `d 4096 4096 0 0 1 ${name}` : `f ${file.allocatedBytes} ${file.allocatedBytes} ${file.modifiedNs} ${file.changedNs} ${file.inode} ${name}`));
+    return ok([from + ENTRIES_MAX < names.size ? String(from + ENTRIES_MAX) : '-', ...lines].join('\n'));
   }
 
   #remove(path: string, fence: string, by: string, atUs: number, same: (file: StoredFile) => boolean): AskAnswer {

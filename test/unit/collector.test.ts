@@ -163,6 +163,28 @@ test('a removal may not begin after the lease’s end, however late the lane is'
   expect(one.asks('remove')).toHaveLength(1);
 });
 
+test('while renewals fail it goes on for the minute that it has, and no removal may begin after that', () => {
+  const { one } = made(40 * MIB, blocks(150));
+  one.hold.add('remove').add('lease');
+  const startedUs = one.clock.nowUs();
+  one.start();
+  one.let();
+  one.let(); // taken
+  const deadlines: number[] = [];
+  for (let tenth = 0; tenth < 800; tenth += 1) {
+    one.clock.advance(100);
+    if (one.waiting === null) continue;
+    if (one.waiting.ask.kind === 'lease') one.let(not('io_error', 'EIO'));
+    else if (one.waiting.ask.kind === 'remove' && tenth % 10 === 0) {
+      deadlines.push(one.waiting.deadlineUs);
+      one.let({ status: 'ok', text: '', kept: true, why: '' });
+    }
+  }
+  expect(deadlines.length).toBeGreaterThan(50);
+  expect(Math.max(...deadlines)).toBe(startedUs + HOLD_US);
+  expect(one.picture()).toMatchObject({ role: 'waiting', failed_passes: 1, reason: 'the lease cannot be had: EIO' });
+});
+
 test('who was stopped for longer than its lease asks for the lease before anything else when it goes on', () => {
   const { store, one } = made(40 * MIB, blocks(50));
   one.hold.add('list');
