@@ -46,6 +46,16 @@ export class LaneBench {
     return pool;
   }
 
+  /** Lets go of all directories, so that their file systems can be unmounted. */
+  async rest(): Promise<void> {
+    for (const pool of this.#pools.values()) this.native.closePool(pool);
+    const gone = (async () => {
+      while ([...this.#pools.values()].some((pool) => this.native.poolState(pool).lanes > 0)) await new Promise((go) => setTimeout(go, 3));
+    })();
+    await within(gone, () => 'lanes have not left their pool');
+    this.#pools.clear();
+  }
+
   /** The id, to abandon it by, and how it ends. */
   begin(engine: Engine, mount: number, ask: Ask, deadlineUs = 0): { id: number; ended: Promise<Ended> } {
     const id = this.#nextId;
