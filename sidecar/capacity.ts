@@ -201,7 +201,8 @@ export function limitBytes(limit: Limit, totalBytes: number | null): number | nu
 
 function hurried(haste: number): CollectorTimes {
   const times = Object.fromEntries(Object.entries(COLLECTOR_TIMES).map(([name, us]) => [name, Math.round(us / haste)])) as unknown as CollectorTimes;
-  return { ...times, callUs: Math.max(times.callUs, HASTY_CALL_US_MIN) };
+  const { callUs, everyUs, holdUs, deadUs } = times;
+  return { ...times, callUs: Math.max(callUs, HASTY_CALL_US_MIN), everyUs: Math.max(everyUs, HASTY_CALL_US_MIN / 20), holdUs: Math.max(holdUs, HASTY_CALL_US_MIN / 2), deadUs: Math.max(deadUs, HASTY_CALL_US_MIN) };
 }
 
 function randomName(): string {

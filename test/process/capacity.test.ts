@@ -34,7 +34,8 @@ interface Capacity {
 const limited = (blocks: number, haste = HASTE): string[] => ['--capacity-bytes', String(blocks * FILE_BYTES), '--test-collector-haste', String(haste), '--recycle', 'off'];
 
 async function capacityOf(store: PlainStore): Promise<Capacity> {
-  const answer = (await store.client.request('stats', { timeout_ms: TIMEOUT_MS } as never)) as unknown as { stats: { mounts: { capacity: Capacity }[] } };
+  const answer = (await store.client.request('stats', { timeout_ms: TIMEOUT_MS } as never)) as unknown as { stats?: { mounts: { capacity: Capacity }[] } };
+  if (answer.stats === undefined) throw new Error(`no stats: ${JSON.stringify(answer)}; stderr: ${store.client.stderr}`);
   return answer.stats.mounts[0]!.capacity;
 }
 
