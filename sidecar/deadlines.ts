@@ -30,6 +30,7 @@ export class Deadlines {
   }
 
   set(alarm: Alarm, atUs: number): void {
+    if (!Number.isSafeInteger(atUs)) throw new Error(`an alarm's time is whole microseconds, got ${atUs}`); // the native timer would say so when it is armed
     if (alarm.heapIndex >= 0) this.clear(alarm);
     alarm.atUs = atUs;
     alarm.order = this.#sets += 1;
