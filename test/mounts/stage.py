@@ -90,6 +90,15 @@ class Stage:
             found += [os.path.relpath(os.path.join(directory, name), self.place.outside) for name in names]
         return sorted(found)
 
+    def out_of_the_cache(self, keys: Sequence[str]) -> None:
+        """Some file systems read around O_DIRECT now and then (btrfs, for its checksums); what they kept of a block would be loaded in a
+        hang, too."""
+        for key in keys:
+            fd = os.open(self.block_path(key), os.O_RDONLY)
+            os.fsync(fd)  # what is dirty cannot be dropped
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(fd)
+
     def block_path(self, key: str) -> str:
         [name] = [name for name in self.files() if name.startswith("blocks/") and name.endswith(f"/{key}.kvb")]
         return os.path.join(self.place.outside, name)
@@ -118,14 +127,19 @@ def client(place: Place, engine: str, **options: Any) -> Client:
 
 
 def still_there(pid: int, seconds: float) -> str:
-    """Empty once the process is gone. Only its link is looked at: the rest of a dying process may hang."""
+    """Empty once the process is gone. Only its link is looked at: the rest of a dying process may hang. The link goes with the first
+    thread, and with a call in the kernel others may be there still: our child has ended only when it can be waited for."""
 
     def gone() -> bool:
         try:
             os.readlink(f"/proc/{pid}/exe")
+            return False
         except OSError:
+            pass
+        try:
+            return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        except ChildProcessError:  # waited for already, or another's child
             return True
-        return False
 
     try:
         eventually(f"process {pid} is gone", gone, seconds)
