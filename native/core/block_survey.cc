@@ -205,6 +205,7 @@ class SurveyWork final : public Steps {
     void write() {
         if (!open_directory()) return;
         if (open_block(only_write) < 0) return ends(file_, Phase::open, "a file that was made cannot be opened for writing");
+        if (!still_ours()) return;
         Buffer buffer;
         if (!each_piece([&](const char* name, uint64_t offset, size_t bytes) {
                 fill(buffer.data(), offset, bytes);
@@ -281,7 +282,7 @@ class SurveyWork final : public Steps {
 
     // A file that loses its name while a reader has it open: the reader goes on, here; what becomes of the name is told.
     void unlinked() {
-        if (!open_directory() || !make_other()) return;
+        if (!open_directory() || !make_other() || !still_ours()) return;
         Buffer buffer;
         fill(buffer.data(), 0, small_bytes);
         const int64_t moved = lane_->write(op_, Phase::write, file_, buffer.data(), small_bytes, 0);
@@ -376,6 +377,15 @@ class SurveyWork final : public Steps {
         file_ = timed("openat2 create", [&] { return lane_->open(op_, directory_, other_name, O_RDWR | O_CREAT | O_NONBLOCK | O_NOCTTY, 0600); });
         if (file_ < 0) ends(file_, Phase::open, "no second file can be made");
         return file_ >= 0;
+    }
+
+    // Whoever owns the root may put other directories in the place of ours, with links to other files in them: nothing is written there.
+    bool still_ours() {
+        FileStat stat;
+        const int stated = timed("statx", [&] { return lane_->stat(op_, file_, stat); });
+        if (stated < 0) ends(stated, Phase::stat, "a file that was made does not tell what it is");
+        else if (!S_ISREG(stat.mode) || stat.links != 1) lies(Phase::stat, "a file that was made is another now, or has a second name");
+        return stated == 0 && S_ISREG(stat.mode) && stat.links == 1;
     }
 
     int64_t look_up(const char* name) {

@@ -100,9 +100,6 @@ class OneBlock final : public FileSystem {
     int drop_direct(int) override { return 0; }
     int fs_type(int, uint64_t&) override { return -ENOSYS; }
     int room(int, FileSystemRoom&) override { return -ENOSYS; }
-    int stat_name(int, const char*, FileStat&) override { wrong("a load looks at a name"); }
-    int64_t seek(int, uint64_t) override { wrong("a load reads a directory"); }
-    int touch(int) override { wrong("a load changes a time"); }
     int64_t pwritev(int, const iovec*, int, int64_t) override { wrong("a load writes"); }
     int fsync(int) override { wrong("a load forces something out"); }
     int rename(int, const char*, int, const char*, uint32_t) override { wrong("a load changes a name"); }

@@ -19,7 +19,7 @@ interface Said {
 const ROOT = process.getuid?.() === 0;
 const doctor = (words: string[], env: NodeJS.ProcessEnv = {}) => spawnSync(process.execPath, [sidecarMain(), 'doctor', ...words], { encoding: 'utf8', timeout: 25_000, env: { ...process.env, ...env } });
 function look(directory: string, words: string[] = []): { status: number | null; said: Said; levels: Record<string, string> } {
-  const { status, stdout, stderr } = doctor(['--json', ...words, directory]);
+  const { status, stdout, stderr } = doctor(['--json', '--timeout-s', '20', ...words, directory]);
   expect(stderr).toBe('');
   const said = JSON.parse(stdout) as Said;
   return { status, said, levels: Object.fromEntries(said.findings.map(({ id, level }) => [id, level])) };

@@ -44,6 +44,7 @@ test.each<[what: string, text: string, ids: Record<string, string>, says: RegExp
   ['NFS without caches', line('nfs4', 'server:/export', `${NFS},noac`), { 'mount.nfs-attributes': 'warn' }, /noac/],
   ['sshfs', line('fuse.sshfs', 'me@host:/x', 'rw,user_id=0,group_id=0'), { 'mount.fuse': 'note', 'mount.fuse-daemon': 'note' }, /connections\/45\/abort.*ServerAliveInterval/s],
   ['GlusterFS', line('fuse.glusterfs', 'host:/vol', 'rw,user_id=0,group_id=0,allow_other'), { 'mount.fuse-daemon': 'note' }, /network\.ping-timeout/],
+  ['3FS', line('fuse.hf3fs', 'hf3fs.stage', 'rw,user_id=0,group_id=0,allow_other'), { 'mount.fuse-daemon': 'note' }, /USRBIO/],
   ['a FUSE of its own', line('fuse', 'stallfs', 'rw'), { 'mount.fuse': 'note' }, /\(stallfs\)/],
   ['CephFS', line('ceph', 'mon:/', 'rw,acl'), { 'mount.cluster': 'note' }, /recover_session=clean/],
   ['CephFS with a limit', line('ceph', 'mon:/', 'rw,osd_request_timeout=30'), { 'mount.cluster': 'ok' }, /fails after 30 s/],

@@ -102,6 +102,8 @@ const DAEMONS: Record<string, readonly [why: string, todo: string]> = {
   'mountpoint-s3': ['it has no rename of files in most buckets', 'see what the probe says of rename'],
   gcsfuse: ['a rename copies the object and removes the old one', 'see what the probe says of rename'],
   rclone: ['without a cache it has no writes in place, and its renames may be copies', 'rclone mount --vfs-cache-mode writes'],
+  juicefs: ['an object that cannot be had is asked for ten times, for up to a minute each, unless it was told otherwise', 'juicefs mount --get-timeout 5 --put-timeout 5 --io-retries 2'],
+  hf3fs: ['3FS by its FUSE client: its own way past the kernel (USRBIO) is not used', ''],
   goofys: ['it has no writes in place', 'see what the probe says of writes'],
 };
 

@@ -205,6 +205,28 @@ TEST("a survey finds a rename that was said to be done and was not, an exclusive
     CHECK_EQUAL(run(store, "list").status, Status::corrupt);
 }
 
+TEST("a survey writes to no file that has a second name, and to nothing that is no file") {
+    for (const std::string name : {"block", "other"}) {
+        TestStore store(false);
+        prepare(store, "write");
+        const std::string mine = store.root + "/.kvlane-doctor-1-ab/" + name;
+        const std::string theirs = store.root + "/theirs";
+        TestStore::write_file(theirs, "somebody's");
+        std::filesystem::remove(mine);
+        std::filesystem::create_hard_link(theirs, mine);
+        const char* const writing = name == "block" ? "write" : "unlinked";
+        CHECK_EQUAL(run(store, writing).status, Status::corrupt);
+        CHECK_EQUAL(TestStore::contents(theirs), "somebody's");
+        std::filesystem::remove(mine);
+        CHECK(mkfifo(mine.c_str(), 0600) == 0);
+        CHECK(run(store, writing).status != Status::ok);
+        std::filesystem::remove(mine);
+        std::filesystem::create_symlink(theirs, mine);
+        CHECK_EQUAL(run(store, writing).error, ELOOP);
+        CHECK_EQUAL(TestStore::contents(theirs), "somebody's");
+    }
+}
+
 TEST("a survey is content with a link without an exclusive rename, and tells with its errno that there is neither") {
     TestStore store(false);
     prepare(store, "exclusive");
