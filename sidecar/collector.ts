@@ -434,8 +434,8 @@ export class Collector implements Alarm {
     const { passUs, passMaxUs } = this.#times;
     const grown = this.#usedBytes === null ? Infinity : used - this.#usedBytes;
     const left = used > limit ? limit * (1 - GOAL_OF_LIMIT) : limit - used;
-    const halfUs = grown <= 0 ? passMaxUs : Math.ceil((left / grown) * (nowUs - this.#countedUs) * 0.5);
-    this.#nextPassUs = nowUs + Math.max(nowUs - pass.startedUs, Math.min(passMaxUs, Math.max(passUs, halfUs)));
+    const halfUs = grown <= 0 ? passMaxUs : (left / grown) * (nowUs - this.#countedUs) * 0.5;
+    this.#nextPassUs = nowUs + Math.round(Math.max(nowUs - pass.startedUs, Math.min(passMaxUs, Math.max(passUs, halfUs))));
   }
 
   #nextVictim(pass: Pass, nowUs: number): Candidate | null {

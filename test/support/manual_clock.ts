@@ -30,6 +30,7 @@ export function manualClock(startUs = 1_000_000_000): ManualClock {
   const clock: ManualClock = {
     nowUs: () => nowUs,
     arm(atUs) {
+      if (!Number.isSafeInteger(atUs) || atUs < 0) throw new Error(`armTimer: atUs must be a whole number from 0 to 2^53 - 1, got ${atUs}`); // as native does
       armedUs = atUs;
     },
     in: (ms) => nowUs + ms * 1000,
