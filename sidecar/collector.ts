@@ -27,6 +27,8 @@ export const CALL_TIMEOUT_US = 10_000_000;
 export const EVICTION_SPACING_US = 500;
 /** Removals that failed in one pass: one bad file is passed over, this many are a bad file system. */
 export const FAILED_REMOVALS_MAX = 16;
+/** These say something of one file (another user's, one that is immutable), and nothing of its file system: passed over, however many. */
+const REFUSALS: ReadonlySet<string> = new Set(['EACCES', 'EPERM', 'EINVAL']);
 
 export interface CollectorTimes extends LeaseTimes {
   callUs: number;
@@ -56,6 +58,8 @@ export interface AskAnswer {
   status: NativeStatus | 'stuck';
   text: string;
   kept: boolean;
+  /** The errno's name; empty: none. */
+  error: string;
   /** In words, for whatever is not ok. */
   why: string;
 }
@@ -96,6 +100,9 @@ interface Pass {
   freedBytes: number;
   evicted: number;
   failedRemovals: number;
+  /** Passed over, since removing them was refused; the first of them, and why. */
+  refused: number;
+  firstRefusal: string;
   leftovers: Leftover[];
 }
 
@@ -398,7 +405,7 @@ export class Collector implements Alarm {
     }
     const oldest = new Oldest();
     this.#leftovers.passBegins();
-    this.#pass = { startedUs: nowUs, stage: 'scanning', scan: new StoreScan(oldest, this.#leftovers), oldest, urged: this.#urgeWanted, goalBytes: limit, urgedBytes: Infinity, freedBytes: 0, evicted: 0, failedRemovals: 0, leftovers: [] };
+    this.#pass = { startedUs: nowUs, stage: 'scanning', scan: new StoreScan(oldest, this.#leftovers), oldest, urged: this.#urgeWanted, goalBytes: limit, urgedBytes: Infinity, freedBytes: 0, evicted: 0, failedRemovals: 0, refused: 0, firstRefusal: '', leftovers: [] };
     this.#urgeWanted = false;
     this.#reason = '';
     return true;
@@ -454,31 +461,37 @@ export class Collector implements Alarm {
 
   #removeAnswered(block: Candidate, answer: AskAnswer, nowUs: number): void {
     const pass = this.#pass;
-    const gone = answer.status === 'not_found' || (answer.status === 'ok' && !answer.kept);
-    if (gone && this.#usedBytes !== null) {
+    const removed = answer.status === 'ok' && !answer.kept;
+    if ((removed || answer.status === 'not_found') && this.#usedBytes !== null) {
       this.#usedBytes = Math.max(0, this.#usedBytes - block.allocatedBytes);
       this.#blocks -= 1;
     }
-    if (answer.status === 'ok' && !answer.kept) {
+    if (removed) {
       this.figures.evicted_blocks += 1;
       this.figures.evicted_bytes += block.allocatedBytes;
     }
     if (pass === null) return;
-    if (gone) {
+    if (removed) {
       pass.freedBytes += block.allocatedBytes;
       pass.evicted += 1;
       if (pass.urged && pass.freedBytes >= URGED_BYTES_MIN) this.#tellWaiters(true, nowUs);
-    } else if (answer.status !== 'ok') this.#removalFailed(pass, answer, `${block.namespace}/${block.hex}`, nowUs);
+    } else if (answer.status !== 'ok' && answer.status !== 'not_found') this.#removalFailed(pass, answer, `${block.namespace}/${block.hex}`, nowUs);
   }
 
   #leftoverAnswered({ path }: Leftover, answer: AskAnswer, nowUs: number): void {
-    if (answer.status === 'ok' || answer.status === 'not_found') {
+    if (answer.status === 'ok' || answer.status === 'not_found' || answer.error === 'EBUSY') { // this process's own: it lives
       if (answer.status === 'ok' && !answer.kept) this.figures.orphans_removed += 1;
       this.#leftovers.forget(path);
     } else if (this.#pass !== null) this.#removalFailed(this.#pass, answer, path, nowUs);
   }
 
   #removalFailed(pass: Pass, answer: AskAnswer, what: string, nowUs: number): void {
+    if (REFUSALS.has(answer.error)) {
+      pass.refused += 1;
+      if (pass.refused === 1) pass.firstRefusal = `${what}: ${answer.why}`;
+      return;
+    }
+    if (answer.error === 'EBUSY') return;
     pass.failedRemovals += 1;
     if (answer.status === 'fenced') {
       this.#lease.fenced();
@@ -499,6 +512,10 @@ export class Collector implements Alarm {
     this.#pass = null;
     const tookUs = nowUs - pass.startedUs;
     this.#reason = failed;
+    if (pass.refused > 0) {
+      this.#deps.say('warn', 'not evicted', { files: pass.refused, first: pass.firstRefusal });
+      if (failed === '') this.#reason = `${pass.refused} ${pass.refused === 1 ? 'file' : 'files'} may not be removed, the first ${pass.firstRefusal}`;
+    }
     if (failed === '') {
       this.figures.passes += 1;
       this.figures.last_pass_ms = Math.round(tookUs / 1000);

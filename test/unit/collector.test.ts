@@ -3,7 +3,7 @@ import { expect, test } from 'vitest';
 import { COLLECTOR_TIMES, FAILED_REMOVALS_MAX, URGED_BYTES_MIN } from '../../sidecar/collector.ts';
 import { DEAD_US, HOLD_US } from '../../sidecar/collector_lease.ts';
 import { LEFTOVER_AGE_US } from '../../sidecar/leftovers.ts';
-import { CollectedStore, Collecting, not } from '../support/collected_store.ts';
+import { CollectedStore, Collecting, not, ok, refused } from '../support/collected_store.ts';
 import { manualClock } from '../support/manual_clock.ts';
 
 const MIB = 1 << 20;
@@ -126,9 +126,52 @@ test('removals that fail are passed over, and sixteen of them end the pass', () 
   for (let i = 0; i < FAILED_REMOVALS_MAX; i += 1) {
     one.clock.advance(500);
     expect(one.picture()['state']).toBe('evicting');
-    one.let(not('io_error', 'EPERM'));
+    one.let(refused('EIO'));
   }
   expect(one.picture()).toMatchObject({ state: 'idle', failed_passes: 1 });
+  expect(store.removed).toEqual([]);
+});
+
+test.each(['EACCES', 'EPERM', 'EINVAL'])('blocks that may not be removed (%s) are passed over, however many, told once a pass, and the others go', (error) => {
+  const { store, one } = made(40 * MIB, blocks(50));
+  one.hold.add('remove');
+  one.start();
+  const theirs = FAILED_REMOVALS_MAX + 4;
+  for (let i = 0; i < theirs; i += 1) {
+    one.clock.advance(500);
+    one.let(refused(error));
+  }
+  one.hold.clear();
+  one.clock.advance(500);
+  if (one.waiting !== null) one.let();
+  one.clock.advance(5_000);
+  expect(one.picture()).toMatchObject({ used_bytes: 38 * MIB, evicted_blocks: 12, passes: 1, failed_passes: 0, reason: `20 files may not be removed, the first n/00: ${error}` });
+  expect(store.blocks().slice(0, theirs)).toEqual(Array.from({ length: theirs }, (_, i) => i.toString(16).padStart(2, '0')));
+  expect(one.said.filter(({ event }) => event === 'not evicted')).toEqual([{ event: 'not evicted', fields: { files: theirs, first: `n/00: ${error}` } }]);
+});
+
+test('a block that is gone when it is to be removed makes the store smaller, and was not evicted', () => {
+  const { store, one } = made(40 * MIB, blocks(50));
+  one.before = (ask) => {
+    if (ask.kind === 'remove' && ask.block.hex <= '03') store.files.delete(`blocks/n/${ask.block.hex}/${ask.block.hex}.kvb`);
+  };
+  one.start();
+  one.clock.advance(5_000);
+  expect(store.removed).toHaveLength(8);
+  expect(one.picture()).toMatchObject({ used_bytes: 38 * MIB, blocks: 38, evicted_blocks: 8, failed_passes: 0 });
+  expect(one.said.at(-1)).toMatchObject({ event: 'collected', fields: { evicted_blocks: 8, evicted_bytes: 8 * MIB } });
+});
+
+test('what kvlane did not name, or lies where kvlane would not look, is neither counted nor removed', () => {
+  const theirs = ['blocks/.n.old/00/00aa.kvb', 'blocks/n/00/ffaa.kvb', 'blocks/n/00/0.kvb', 'blocks/n/00/00AA.kvb', `blocks/n/00/00${'a'.repeat(127)}.kvb`, 'blocks/n/000/000a.kvb', 'blocks/a b/00/00aa.kvb', 'blocks/n/00/00aa.kvb.bak'];
+  const { store, one } = made(2 * MIB, (it) => {
+    for (const path of theirs) it.file(path, 100_000, 100 * MIB);
+    it.block('n', '00ab', 50);
+    it.block('n', 'ffab', 60);
+  });
+  one.start();
+  one.clock.advance(5_000);
+  expect(one.picture()).toMatchObject({ used_bytes: 2 * MIB, blocks: 2, passes: 1 });
   expect(store.removed).toEqual([]);
 });
 
@@ -177,7 +220,7 @@ test('while renewals fail it goes on for the minute that it has, and no removal 
     if (one.waiting.ask.kind === 'lease') one.let(not('io_error', 'EIO'));
     else if (one.waiting.ask.kind === 'remove' && tenth % 10 === 0) {
       deadlines.push(one.waiting.deadlineUs);
-      one.let({ status: 'ok', text: '', kept: true, why: '' });
+      one.let({ ...ok(''), kept: true });
     }
   }
   expect(deadlines.length).toBeGreaterThan(50);
@@ -484,26 +527,26 @@ test('a pass that fails tells those that wait for it', () => {
 test('a temporary of a dead writer goes after an hour of our own time, one that lives stays', () => {
   const { store, one } = made(GIB, (it) => {
     blocks(3)(it);
-    it.file('blocks/n/00/00ff.0a-1.tmp', 999_999); // its date says nothing
-    it.file('blocks/n/00/00ee.0b-1.tmp', 0);
+    it.file('blocks/n/00/00ff.00000000000000aa-1.tmp', 999_999); // its date says nothing
+    it.file('blocks/n/00/00ee.00000000000000bb-1.tmp', 0);
   });
   one.start();
   for (let s = 0; s < LEFTOVER_AGE_US / 1_000_000 - 100; s += 100) {
     one.clock.advance(100_000);
-    store.files.get('blocks/n/00/00ee.0b-1.tmp')!.changedNs += 1n;
+    store.files.get('blocks/n/00/00ee.00000000000000bb-1.tmp')!.changedNs += 1n;
   }
   expect(store.removed).toEqual([]);
   for (let s = 0; s < 1_000; s += 100) {
     one.clock.advance(100_000);
-    store.files.get('blocks/n/00/00ee.0b-1.tmp')!.changedNs += 1n;
+    store.files.get('blocks/n/00/00ee.00000000000000bb-1.tmp')!.changedNs += 1n;
   }
-  expect(store.removed.map(({ path }) => path)).toEqual(['blocks/n/00/00ff.0a-1.tmp']);
+  expect(store.removed.map(({ path }) => path)).toEqual(['blocks/n/00/00ff.00000000000000aa-1.tmp']);
   expect(one.picture()).toMatchObject({ orphans_removed: 1 });
 });
 
 test('a step of the file system’s clock removes no temporary', () => {
   const { store, one } = made(GIB, (it) => {
-    it.file('blocks/n/00/00ff.0a-1.tmp', 0);
+    it.file('blocks/n/00/00ff.00000000000000aa-1.tmp', 0);
   });
   one.start();
   one.clock.advance(1_000);

@@ -213,10 +213,10 @@ test('the walk lists each directory to its end before it goes on, and what vanis
   const file = (name: string, modifiedNs: number) => `f 8192 5000 ${modifiedNs} 77 12 ${name}`;
   const listings: Record<string, string> = {
     'blocks@': '5\nd 0 0 0 0 1 n1\nf 0 0 0 0 1 stray',
-    'blocks@5': '-\nd 0 0 0 0 1 n2',
+    'blocks@5': '-\nd 0 0 0 0 1 .n2.old\nd 0 0 0 0 1 n2',
     'blocks/n1@': '-\nd 0 0 0 0 1 ab\nd 0 0 0 0 1 xyz',
     'blocks/n1/ab@': `9\n${file('abcd.kvb', 5_000_000)}\n${file('name with space.kvb', 1)}`,
-    'blocks/n1/ab@9': `-\n${file('ab01.kvb', 90_000_000)}\n${file('ab.0f-3.tmp', 1)}\n? 0 0 0 0 1 a%0Ab.kvb\nl 0 0 0 0 1 abff.kvb`,
+    'blocks/n1/ab@9': `-\n${file('ab01.kvb', 90_000_000)}\n${file('ab.000000000000000f-3.tmp', 1)}\n${file('cd.000000000000000f-3.tmp', 1)}\n${file('cdcd.kvb', 1)}\n? 0 0 0 0 1 a%0Ab.kvb\nl 0 0 0 0 1 abff.kvb`,
   };
   const seen: string[] = [];
   for (let next = scan.next(); next !== null; next = scan.next()) {
