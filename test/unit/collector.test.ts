@@ -1,8 +1,9 @@
 // One store's collector on a store in memory: what it removes, what it never removes, and when it stops.
-import { expect, test } from 'vitest';
-import { COLLECTOR_TIMES, FAILED_REMOVALS_MAX, URGED_BYTES_MIN } from '../../sidecar/collector.ts';
+import { expect, onTestFinished, test, vi } from 'vitest';
+import { COLLECTOR_TIMES, FAILED_REMOVALS_MAX, PASSED_OVER_MAX, URGED_BYTES_MIN } from '../../sidecar/collector.ts';
 import { DEAD_US, HOLD_US } from '../../sidecar/collector_lease.ts';
 import { LEFTOVER_AGE_US } from '../../sidecar/leftovers.ts';
+import { OLDEST_MAX, Oldest } from '../../sidecar/oldest.ts';
 import { CollectedStore, Collecting, not, ok, refused } from '../support/collected_store.ts';
 import { manualClock } from '../support/manual_clock.ts';
 
@@ -434,6 +435,38 @@ test('a disk that others fill is never drained below half of the limit, however 
     one.clock.advance(30_000);
   }
   expect(store.usedBytes()).toBe(100 * MIB);
+});
+
+test.each([
+  ['at the floor', 2 * OLDEST_MAX - 1, false],
+  ['all busy', 1_024, true],
+] as const)('of 65,536 candidates that may not go no turn of the loop passes over more than 64: %s', (_what, limit, busy) => {
+  const { store, one } = made(limit, () => {});
+  const hexes = Array.from({ length: OLDEST_MAX }, (_, i) => i.toString(16).padStart(4, '0'));
+  // One listing, and no file behind it: only what is asked of the candidates counts here.
+  const lines = hexes.map((hex, i) => `f 1 1 ${store.nowNs() - BigInt(1_000_000 - i) * 1_000_000_000n} 1 1 ${hex}.kvb`);
+  const of = new Map<string, string[]>();
+  for (const [i, hex] of hexes.entries()) of.set(hex.slice(0, 2), [...(of.get(hex.slice(0, 2)) ?? []), lines[i]!]);
+  store.unlistable.set('blocks', ok('-\nd 1 1 1 1 1 n')).set('blocks/n', ok(['-', ...[...of.keys()].map((shard) => `d 1 1 1 1 1 ${shard}`)].join('\n')));
+  for (const [shard, some] of of) store.unlistable.set(`blocks/n/${shard}`, ok(['-', ...some].join('\n')));
+  if (busy) for (const hex of hexes) one.busy.add(`n/${hex}`);
+  const popped = vi.spyOn(Oldest.prototype, 'next');
+  onTestFinished(() => popped.mockRestore());
+  let most = 0;
+  const ring = one.collector.ring.bind(one.collector);
+  one.collector.ring = (nowUs) => {
+    popped.mockClear();
+    ring(nowUs);
+    most = Math.max(most, popped.mock.calls.length);
+  };
+  one.start();
+  one.clock.advance(1);
+  if (!busy) urge(one);
+  one.clock.advance(5_000);
+  expect(one.picture()).toMatchObject({ blocks: OLDEST_MAX, urged: busy ? 0 : 1, passes: 1, failed_passes: 0 });
+  expect(store.removed).toEqual([]);
+  expect(most).toBeGreaterThan(0);
+  expect(most).toBeLessThanOrEqual(PASSED_OVER_MAX);
 });
 
 test('passes are urged once a minute; while no room is found all the same, less and less often', () => {
