@@ -106,6 +106,9 @@ class OneBlock final : public FileSystem {
     int make_directory(int, const char*, uint32_t) override { wrong("a load makes a directory"); }
     int remove_directory(int, const char*) override { wrong("a load removes a directory"); }
     int64_t entries(int, void*, size_t) override { wrong("a load lists a directory"); }
+    int64_t seek(int, uint64_t) override { wrong("a load goes through a directory"); }
+    int stat_name(int, const char*, FileStat&) override { wrong("a load looks at a name"); }
+    int touch(int) override { wrong("a load changes a time"); }
 
   private:
     std::pair<const std::byte*, uint64_t> content(int fd) const {
