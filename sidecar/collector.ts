@@ -17,10 +17,12 @@ import { StoreScan } from './store_scan.ts';
 export const GOAL_OF_LIMIT = 0.95;
 /** A disk that others filled must not drain the store to nothing: stores that find no room never bring it below this. */
 export const URGED_FLOOR_OF_LIMIT = 0.5;
-/** What one urged pass removes: a 64th of the limit, or where that is less, this, or so many blocks. */
+/** What one urged pass removes: a 64th of the limit, or where that is less, this, and so many blocks. */
 export const URGED_PART_OF_LIMIT = 1 / 64;
 export const URGED_BYTES_MIN = 64 * 1024 * 1024;
 export const URGED_BLOCKS_MIN = 16;
+/** And never more than this, or with a small limit one pass would go straight to the floor. */
+export const URGED_PART_OF_LIMIT_MAX = 1 / 8;
 /** No call of it is waited for longer. */
 export const CALL_TIMEOUT_US = 10_000_000;
 /** 2,000 removals a second: more than a disk takes of new blocks of 1 MiB, and a tenth of what ext4 can unlink. */
@@ -101,6 +103,8 @@ interface Pass {
   goalBytes: number;
   /** Of an urged pass within the limit: stop here, whatever the goal. */
   urgedBytes: number;
+  /** And here, however few blocks that are. */
+  urgedBytesMax: number;
   freedBytes: number;
   evicted: number;
   failedRemovals: number;
@@ -158,8 +162,7 @@ export class Collector implements Alarm {
   /** Nothing is asked any more; what is in hand is its lane's. */
   stop(nowUs: number): void {
     this.#deps.deadlines.clear(this);
-    this.#endPass(nowUs, 'the store is another one');
-    this.#tellWaiters(false, nowUs);
+    this.#leavePass(nowUs);
     this.#lease.fenced();
     this.#inHand = null;
   }
@@ -222,8 +225,8 @@ export class Collector implements Alarm {
   /** Gives the lease back, so that another needs not wait; `done` once, when that is over or there is nothing to give. */
   leave(nowUs: number, done: () => void): void {
     this.#deps.deadlines.clear(this);
-    this.#endPass(nowUs, 'the sidecar is leaving');
-    this.#tellWaiters(false, nowUs);
+    this.#leavePass(nowUs);
+    this.#reason = 'the sidecar is leaving';
     if (!this.#lease.holds(nowUs) || this.#deps.lane.obstacle() !== '') return done();
     this.#leaving = done;
     if (this.#inHand === null) this.#giveBack(nowUs);
@@ -413,7 +416,7 @@ export class Collector implements Alarm {
     }
     const oldest = new Oldest();
     this.#leftovers.passBegins();
-    this.#pass = { startedUs: nowUs, stage: 'scanning', scan: new StoreScan(oldest, this.#leftovers), oldest, urged: this.#urgeWanted, goalBytes: limit, urgedBytes: Infinity, freedBytes: 0, evicted: 0, failedRemovals: 0, refused: 0, firstRefusal: '', leftovers: [] };
+    this.#pass = { startedUs: nowUs, stage: 'scanning', scan: new StoreScan(oldest, this.#leftovers), oldest, urged: this.#urgeWanted, goalBytes: limit, urgedBytes: Infinity, urgedBytesMax: Infinity, freedBytes: 0, evicted: 0, failedRemovals: 0, refused: 0, firstRefusal: '', leftovers: [] };
     this.#urgeWanted = false;
     this.#reason = '';
     return true;
@@ -441,6 +444,7 @@ export class Collector implements Alarm {
     else if (pass.urged) {
       pass.goalBytes = limit * URGED_FLOOR_OF_LIMIT;
       pass.urgedBytes = Math.max(limit * URGED_PART_OF_LIMIT, URGED_BYTES_MIN);
+      pass.urgedBytesMax = limit * URGED_PART_OF_LIMIT_MAX;
     } else pass.goalBytes = used;
   }
 
@@ -457,7 +461,7 @@ export class Collector implements Alarm {
     const { lane } = this.#deps;
     const used = this.#usedBytes!;
     if (used <= pass.goalBytes) return null;
-    if (pass.urgedBytes !== Infinity && pass.freedBytes >= pass.urgedBytes && pass.evicted >= URGED_BLOCKS_MIN) return null;
+    if (pass.freedBytes >= pass.urgedBytesMax || (pass.freedBytes >= pass.urgedBytes && pass.evicted >= URGED_BLOCKS_MIN)) return null;
     if (!pass.oldest.turnOver(TURNED_OVER_MAX)) return 'later';
     for (let passedOver = 0; passedOver < PASSED_OVER_MAX; passedOver += 1) {
       const block = pass.oldest.next();
@@ -538,11 +542,23 @@ export class Collector implements Alarm {
       this.#nextPassUs = nowUs + Math.max(tookUs, Math.min(this.#times.passMaxUs, this.#times.passUs * 2 ** (this.#failures - 1)));
     }
     if (failed !== '' || pass.evicted > 0) {
-      const fields = { used_bytes: this.#usedBytes, evicted_blocks: pass.evicted, evicted_bytes: pass.freedBytes, urged: pass.urged, took_ms: Math.round(tookUs / 1000) };
+      const fields = this.#told(pass, nowUs);
       if (failed === '') this.#deps.say('info', 'collected', fields);
       else this.#deps.say('warn', 'collecting failed', { reason: failed, ...fields });
     }
     if (pass.urged && pass.stage !== 'sweeping') this.#tellWaiters(pass.evicted > 0, nowUs);
+  }
+
+  /** In the midst of it, and no failure: what it did is done, and whoever collects next begins anew. */
+  #leavePass(nowUs: number): void {
+    const pass = this.#pass;
+    this.#pass = null;
+    if (pass !== null && pass.evicted > 0) this.#deps.say('info', 'collected', this.#told(pass, nowUs));
+    this.#tellWaiters(pass !== null && pass.urged && pass.evicted > 0, nowUs);
+  }
+
+  #told(pass: Pass, nowUs: number): object {
+    return { used_bytes: this.#usedBytes, evicted_blocks: pass.evicted, evicted_bytes: pass.freedBytes, urged: pass.urged, took_ms: Math.round((nowUs - pass.startedUs) / 1000) };
   }
 
   #tellWaiters(madeRoom: boolean, nowUs: number): void {

@@ -271,6 +271,25 @@ test('one that leaves in order gives the lease back, and the next has it at its 
   expect(two.picture()).toMatchObject({ role: 'holder', lease_number: 2 });
 });
 
+test.each(['leave', 'stop'] as const)('a pass in the midst of which its sidecar is done (%s) is no failure, and no warning', (how) => {
+  const { store, one } = made(40 * MIB, blocks(50));
+  one.hold.add('remove');
+  one.start();
+  for (let i = 0; i < 3; i += 1) {
+    one.clock.advance(500);
+    one.let();
+  }
+  one.clock.advance(500);
+  expect(one.picture()).toMatchObject({ state: 'evicting' });
+  one.turn((nowUs) => (how === 'leave' ? one.collector.leave(nowUs, () => {}) : one.collector.stop(nowUs)));
+  one.let();
+  one.clock.advance(600_000);
+  expect(one.picture()).toMatchObject({ passes: 0, failed_passes: 0 });
+  expect(one.said.map(({ event }) => event)).toEqual(['collects', 'collected']);
+  expect(one.asks('remove')).toHaveLength(4);
+  expect(store.removed.length).toBeGreaterThanOrEqual(3);
+});
+
 test('one that does not hold the lease leaves without a word', () => {
   const { one, store } = made(GIB);
   store.lease.set(3, { content: 'other 1', modifiedNs: 0n });
@@ -425,6 +444,23 @@ test('one urged pass removes a 64th of the limit, or 64 MiB where that is less',
   expect(store.removed).toHaveLength(URGED_BYTES_MIN / MIB);
 });
 
+test.each([
+  [160, 1, 20], // no 16 blocks' worth, nor 64 MiB: 20 MiB are the eighth
+  [512, 1, 64],
+  [513, 1, 64],
+  [511, 1, 64], // 63.9 MiB are not enough yet
+  [40, 2, 3], // of 2 MiB each: 5 MiB
+] as const)('with a limit of %i MiB and blocks of %i one urged pass removes %i: an eighth of the limit at most', (limit, size, gone) => {
+  const { store, one } = made(limit * MIB, (it) => {
+    for (let i = 0; i < limit / size - 1; i += 1) it.block('n', i.toString(16).padStart(3, '0'), 10_000 - i, size * MIB);
+  });
+  one.start();
+  one.clock.advance(10_000);
+  urge(one);
+  one.clock.advance(10_000);
+  expect(store.removed).toHaveLength(gone);
+});
+
 test('a disk that others fill is never drained below half of the limit, however often stores find no room', () => {
   const { store, one } = made(200 * MIB, blocks(150));
   one.start();
@@ -575,6 +611,21 @@ test('a temporary of a dead writer goes after an hour of our own time, one that 
   }
   expect(store.removed.map(({ path }) => path)).toEqual(['blocks/n/00/00ff.00000000000000aa-1.tmp']);
   expect(one.picture()).toMatchObject({ orphans_removed: 1 });
+});
+
+test('a temporary that native says is of this process stays, and is no failure', () => {
+  const { store, one } = made(GIB, (it) => {
+    it.file('blocks/n/00/00ff.00000000000000aa-1.tmp', 0);
+  });
+  one.hold.add('remove_file');
+  one.start();
+  one.clock.advance(2 * LEFTOVER_AGE_US / 1000);
+  expect(one.waiting!.ask.kind).toBe('remove_file');
+  one.let(refused('EBUSY'));
+  one.clock.advance(1_000);
+  expect(one.picture()).toMatchObject({ state: 'idle', failed_passes: 0, orphans_removed: 0 });
+  expect(one.said.map(({ event }) => event)).toEqual(['collects']);
+  expect(store.removed).toEqual([]);
 });
 
 test('a step of the file system’s clock removes no temporary', () => {

@@ -256,3 +256,10 @@ test('the walk lists each directory to its end before it goes on, and what vanis
 test.each(['', 'x', '12a\nf 1 1 1 1 1 a.kvb'])('a listing that cannot be read is none: %j', (text) => {
   expect(new StoreScan(new Oldest(), new Leftovers()).listed(text, 0, 0)).toBe(false);
 });
+
+test('a listing that goes on where it began has no end: it cannot be read', () => {
+  const scan = new StoreScan(new Oldest(), new Leftovers());
+  expect(scan.listed('5\nf 1 1 1 1 1 x', 0, 0)).toBe(true);
+  expect(scan.listed('6\nf 1 1 1 1 1 y', 0, 0)).toBe(true);
+  expect(scan.listed('6\nf 1 1 1 1 1 z', 0, 0)).toBe(false);
+});
