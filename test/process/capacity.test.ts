@@ -3,7 +3,7 @@
 // Nothing here is timed but by generous bounds; what holds must hold at each look. A holder on a busy machine may lose its lease for
 // a moment when its times are short, so a role is waited for, and who took how many turns is not asked.
 import { execFileSync, spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, utimesSync, writeFileSync } from 'node:fs';
+import { chmodSync, chownSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { describe, expect, onTestFinished, test, type TestContext, vi } from 'vitest';
 import { ENGINES, keysOf, patternOf } from '../support/rig.ts';
@@ -91,6 +91,26 @@ describe.each(ENGINES)('capacity (%s)', (engine) => {
     const found = await store.get(keys, BYTES);
     expect(found.map(({ code }) => code)).toEqual(keys.map((_, i) => (i < 24 ? 'NOT_FOUND' : 'OK')));
     expect(usedBytes(root)).toBe(76 * FILE_BYTES);
+  });
+
+  test('blocks of another user, which it may not open, are passed over, and the next ones go', async (context) => {
+    if (process.geteuid!() !== 0) context.skip('SKIPPED: only root can make files of another user');
+    const root = freshDirectory();
+    const before = await startStore(root, { engine, args: ['--recycle', 'off'] });
+    const keys = keysOf('p', 100);
+    await before.put(keys, BYTES);
+    keys.forEach((key, i) => age(before, key, 10_000 - i));
+    await before.client.shutdown(300);
+    execFileSync('chown', ['-R', '65534', root]);
+    for (const key of keys.slice(0, 20)) {
+      chownSync(before.path(key), 0, 0);
+      chmodSync(before.path(key), 0o600);
+    }
+    const store = await startStore(root, { engine, args: limited(80, STEADY), wrapper: ['setpriv', '--reuid', '65534', '--clear-groups'] });
+    await until('it is within its limit', async () => (await capacityOf(store)).used_bytes === 76 * FILE_BYTES, () => capacityOf(store));
+    await until('the pass is over', async () => (await capacityOf(store)).passes > 0, () => capacityOf(store));
+    expect(await capacityOf(store)).toMatchObject({ evicted_blocks: 24, reason: expect.stringMatching(/^20 files may not be removed, the first \S+: EACCES/) as string });
+    expect(keys.map((key) => existsSync(store.path(key)))).toEqual(keys.map((_, i) => i < 20 || i >= 44));
   });
 
   test('a block that was loaded counts as used: its time is refreshed, and an older one goes instead', async () => {
