@@ -27,7 +27,7 @@ export const URGED_PART_OF_LIMIT_MAX = 1 / 8;
 export const CALL_TIMEOUT_US = 10_000_000;
 /** 2,000 removals a second: more than a disk takes of new blocks of 1 MiB, and a tenth of what ext4 can unlink. */
 export const EVICTION_SPACING_US = 500;
-/** Steps of one turn of the loop: half a millisecond at most, where all 32,768 took 22 ms. */
+/** Steps of one turn of the loop: less than a millisecond with cold code, where all 32,768 took 22. */
 export const TURNED_OVER_MAX = 1_024;
 /** Blocks that may not go now, one after another in one turn; beyond them the loop has its turn. */
 export const PASSED_OVER_MAX = 64;
