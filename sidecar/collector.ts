@@ -317,6 +317,12 @@ export class Collector implements Alarm {
         this.#ask({ kind: 'list', ...next }, nowUs);
         return;
       }
+      const nonsense = this.#falseSize(pass.scan.usedBytes);
+      if (nonsense !== '') {
+        this.#fail(nowUs, nonsense);
+        this.#step(nowUs);
+        return;
+      }
       this.#scanned(pass, nowUs);
     }
     if (pass.stage === 'evicting') {
@@ -428,6 +434,13 @@ export class Collector implements Alarm {
     if (answer.status === 'not_found') pass.scan.isGone();
     else if (answer.status !== 'ok') this.#fail(nowUs, `${path} cannot be listed: ${answer.why}`);
     else if (!pass.scan.listed(answer.text, this.#fsNowUs(nowUs), nowUs)) this.#fail(nowUs, `the listing of ${path} cannot be read`);
+  }
+
+  /** Why a share of this file system's size is no limit. Some, of FUSE, claim what they like. */
+  #falseSize(used: number): string {
+    const isShare = this.#deps.limitBytes(null) === null;
+    if (!isShare || this.#totalBytes === null || used <= this.#totalBytes) return '';
+    return `the file system says that it has ${this.#totalBytes} bytes, and the blocks occupy ${used}: a share of that is no limit; give one with --capacity-bytes`;
   }
 
   #scanned(pass: Pass, nowUs: number): void {

@@ -389,16 +389,30 @@ test('a file system that is smaller for a while, as one of several machines is a
   blocks(50)(store);
   const one = new Collecting(store, (total) => (total === null ? null : total / 2), { clock }).start();
   clock.advance(60_000);
-  store.totalBytes = 40 * MIB;
+  store.totalBytes = 60 * MIB;
   clock.advance(3_500_000);
   expect(store.removed).toEqual([]);
   store.totalBytes = 120 * MIB;
   clock.advance(100_000);
-  store.totalBytes = 40 * MIB;
+  store.totalBytes = 60 * MIB;
   clock.advance(3_500_000);
   expect(store.removed).toEqual([]);
   clock.advance(900_000);
-  expect(one.picture()).toMatchObject({ limit_bytes: 20 * MIB, used_bytes: 19 * MIB });
+  expect(one.picture()).toMatchObject({ limit_bytes: 30 * MIB, used_bytes: 28 * MIB });
+});
+
+test('a file system that claims to be smaller than what lies in it has no size of which a share could be taken', () => {
+  const clock = manualClock();
+  const store = new CollectedStore(clock);
+  store.totalBytes = 50 * MIB - 1;
+  blocks(50)(store);
+  const one = new Collecting(store, (total) => (total === null ? null : total / 2), { clock }).start();
+  clock.advance(100_000);
+  expect(store.removed).toEqual([]);
+  expect(one.picture()).toMatchObject({ failed_passes: expect.any(Number) as number, reason: expect.stringContaining('--capacity-bytes') as string });
+  store.totalBytes = 50 * MIB;
+  clock.advance(900_000);
+  expect(one.picture()).toMatchObject({ used_bytes: 23 * MIB });
 });
 
 test('where the size of the file system is not told, a share removes nothing', () => {
