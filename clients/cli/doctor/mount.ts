@@ -1,4 +1,5 @@
 // mount.ts — a file system and its mount options, and what they mean for a cache when the server or the disk stops answering. Pure.
+import { asWord } from '../completion/quoted.ts';
 import { duration } from '../text/units.ts';
 import { found } from './findings.ts';
 import type { Finding } from './findings.ts';
@@ -107,15 +108,15 @@ const DAEMONS: Record<string, readonly [why: string, todo: string]> = {
   goofys: ['it has no writes in place', 'see what the probe says of writes'],
 };
 
-function fuse({ type, options, device, source }: MountEntry, { fuseTimeoutS, uid }: MountContext): Finding[] {
+function fuse({ type, options, device, source, point }: MountEntry, { fuseTimeoutS, uid }: MountContext): Finding[] {
   const daemon = type.includes('.') ? type.slice(type.indexOf('.') + 1) : source;
   const [own, todo] = Object.hasOwn(DAEMONS, daemon) ? DAEMONS[daemon]! : ['', ''];
   // Of fuseblk the device is the disk's, and the connection has another number.
-  const connection = type.startsWith('fuseblk') ? 'N' : device.slice(device.indexOf(':') + 1);
+  const abort = type.startsWith('fuseblk') ? `sudo umount -f ${asWord(point)}` : `echo 1 | sudo tee /sys/fs/fuse/connections/${device.slice(device.indexOf(':') + 1)}/abort`;
   const findings = [
     found('mount.fuse', 'note', `FUSE, served by a process of this machine (${daemon})`,
       `when that process hangs, every call on the mount does, and a process that has a file open there hangs when it ends, killed or not; when it dies, calls fail with ENOTCONN; ${LANES}`,
-      `to end a hang for good: echo 1 | sudo tee /sys/fs/fuse/connections/${connection}/abort${connection === 'N' ? ' (N: the one whose file waiting does not go down to 0)' : ''}, then mount it anew`),
+      `to end a hang for good: ${abort}, then mount it anew`),
   ];
   if (own !== '') findings.push(found('mount.fuse-daemon', 'note', daemon, own, todo));
   if (fuseTimeoutS === 0) findings.push(found('mount.fuse-timeout', 'note', 'fs.fuse.default_request_timeout is 0: no request has a time limit', 'a daemon that hangs is waited for without end', 'sudo sysctl fs.fuse.default_request_timeout=60 before it is mounted; it then breaks a mount that hangs for longer, for all who use it'));

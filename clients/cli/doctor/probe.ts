@@ -1,6 +1,6 @@
 // probe.ts — what the steps of a survey mean for a cache. Pure: steps in, findings and times out.
 import { errnoName } from '../../../sidecar/errno.ts';
-import { quoted } from '../completion/quoted.ts';
+import { asWord } from '../completion/quoted.ts';
 import { count, duration, size } from '../text/units.ts';
 import { found } from './findings.ts';
 import type { Finding } from './findings.ts';
@@ -175,9 +175,4 @@ function whyLeft({ ends, pid }: Survey): string {
   const end = ends.find((one) => one.step === 'clean');
   if (ends.at(-1)?.status === 'expired') return `calls come back, but removing what was made takes too long to be waited for; process ${pid} goes on with it, and leaves`;
   return end === undefined || end.status === 'ok' ? '' : `${end.facts.detail ?? 'it could not be removed'}: ${nameOf(end.errno) || end.status}`;
-}
-
-/** As people write it where they may. */
-function asWord(path: string): string {
-  return /^[\w@%+=:,./-]+$/.test(path) ? path : quoted(path);
 }
