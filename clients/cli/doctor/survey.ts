@@ -13,6 +13,8 @@ import type { Hung, StepEnd, Word } from './survey_words.ts';
 const START_MS_MAX = 10_000;
 /** Beside its own limits, for a machine with other things to do; twice, so that both have run again if both were stopped. */
 const SLACK_MS = 1_000;
+/** Beyond the deadline of the steps. */
+const REST_MS_MAX = HUNG_AFTER_MS + LATE_MS_MAX + CLEAN_MS_MAX + AIO_MS_MAX + SLACK_MS;
 const STDERR_BYTES_MAX = 4_096;
 
 export interface Survey {
@@ -28,8 +30,8 @@ export interface Survey {
   pid: number;
 }
 
-/** `launcher`, `startMs`: for tests. */
-export function survey(directory: string, timeoutMs: number, launcher = thisLauncher(), startMs = START_MS_MAX): Promise<Survey> {
+/** The last three: for tests. */
+export function survey(directory: string, timeoutMs: number, launcher = thisLauncher(), startMs = START_MS_MAX, restMs = REST_MS_MAX): Promise<Survey> {
   const name = `${process.pid}-${randomBytes(4).toString('hex')}`;
   const result: Survey = { ends: [], hung: null, aio: null, trouble: null, left: false, own: ownDirectory(name), pid: 0 };
   // A group of its own, so that a ctrl-C leaves it the time to remove what it made; and nothing of it on any mount.
@@ -67,7 +69,7 @@ export function survey(directory: string, timeoutMs: number, launcher = thisLaun
       switch (word.said) {
         case 'ready':
           clearTimeout(clock);
-          clock = setTimeout(() => (clock = setTimeout(mute, SLACK_MS)), timeoutMs + HUNG_AFTER_MS + LATE_MS_MAX + CLEAN_MS_MAX + AIO_MS_MAX + SLACK_MS);
+          clock = setTimeout(() => (clock = setTimeout(mute, SLACK_MS)), timeoutMs + restMs);
           break;
         case 'step':
           result.ends.push(word.end);
