@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as delay } from 'node:timers/promises';
-import { describe, expect, onTestFinished, test } from 'vitest';
+import { describe, expect, onTestFinished, test, vi } from 'vitest';
 import { command } from '../../clients/cli/doctor/command.ts';
 import { YOUNG_MS } from '../../clients/cli/doctor/survey_watch.ts';
 import type { Word } from '../../clients/cli/doctor/survey_words.ts';
@@ -25,6 +25,7 @@ const ROOT = process.getuid?.() === 0;
 /** Where nothing hangs it is not the machine that is judged: its disk may be slow, and others may run beside this. */
 const WELL_S = '60';
 const DOCTOR_MS_MAX = 90_000;
+vi.setConfig({ testTimeout: 2 * DOCTOR_MS_MAX });
 const OPTIONS = { encoding: 'utf8', timeout: DOCTOR_MS_MAX } as const;
 const doctor = (words: string[], env: NodeJS.ProcessEnv = {}, cwd?: string) => spawnSync(process.execPath, [sidecarMain(), 'doctor', ...words], { ...OPTIONS, cwd, env: { ...process.env, ...env } });
 function look(directory: string, words: string[] = []): { status: number | null; said: Said; levels: Record<string, string> } {

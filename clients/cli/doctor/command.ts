@@ -16,7 +16,7 @@ export const command: CommandSpec = {
   usage: 'DIR [--timeout-s S] [--json] [--no-color]',
   arguments: [{ name: 'DIR', does: 'where the store is, or is to be', completes: 'directory' }],
   options: [
-    { flags: '--timeout-s <S>', does: `seconds for the probe, 1 to ${TIMEOUT_S_MAX}; what has not returned then, and has had a second, hangs. Removing what was made has five seconds more`, parse: whole(1, TIMEOUT_S_MAX), default: TIMEOUT_S_DEFAULT },
+    { flags: '--timeout-s <S>', does: `seconds for the probe, 1 to ${TIMEOUT_S_MAX}; what has not returned then, and has had a second, hangs. Removing what was made has four seconds more`, parse: whole(1, TIMEOUT_S_MAX), default: TIMEOUT_S_DEFAULT },
     { flags: '--json', does: 'print it for a script: verdict, findings (id, level, what, why, do), mount, times' },
     { flags: '--no-color', does: 'without colours, as with NO_COLOR set' },
   ],

@@ -14,8 +14,8 @@ type Done = NativeEvent & { type: 'done' };
 export const HUNG_AFTER_MS = 100;
 /** For the step that was under way at the deadline: no call but a close is begun then, and each of them may take its second. */
 export const LATE_MS_MAX = 3_000;
-/** For removing what was made, after the deadline too: eight calls, and a mount that takes half a second for each is slow, not stuck. */
-export const CLEAN_MS_MAX = 5_000;
+/** For removing what was made, after the deadline too: some five calls, and a mount that takes half a second for each is slow, not stuck. */
+export const CLEAN_MS_MAX = 4_000;
 /** For a lane of the engine aio, and the step `root` on it. */
 export const AIO_MS_MAX = 500;
 const FILE_MODE = 0o600;
