@@ -8,6 +8,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { describe, expect, onTestFinished, test, vi } from 'vitest';
 import { command } from '../../clients/cli/doctor/command.ts';
 import { YOUNG_MS } from '../../clients/cli/doctor/survey_watch.ts';
+import { STEPS } from '../../clients/cli/doctor/survey_words.ts';
 import type { Word } from '../../clients/cli/doctor/survey_words.ts';
 import { sidecarMain } from '../../clients/node/process.ts';
 import { freshDirectory } from '../support/sidecar_process.ts';
@@ -164,6 +165,10 @@ test('a process that was stopped for longer than its time hangs in nothing, and 
     child.kill('SIGCONT');
   }
   expect(words.map(({ said }) => said)).not.toContain('hung');
+  const steps = words.flatMap((word) => (word.said === 'step' ? [word.end] : []));
+  expect(steps.filter(({ status }) => status !== 'ok')).toEqual([]); // the mount is not blamed
+  const all = STEPS.length + 1; // and clean: a disk that is very quick
+  if (steps.length < all) expect(words).toContainEqual({ said: 'trouble', code: 'STOPPED', text: expect.stringMatching(/^its process was stopped/) as string });
   expect(words.at(-1)).toEqual({ said: 'done', left: false });
   expect(readdirSync(folder)).toEqual([]);
 });

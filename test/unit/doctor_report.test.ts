@@ -98,6 +98,7 @@ test('a hang names the step, the call, the thread, its place in the kernel, and 
 test('a probe that could not be made says nothing about the mount', () => {
   const survey = whole({}, { ends: [], trouble: { code: 'ENDED', text: 'x' } });
   expect(hasLooked(survey)).toBe(false);
+  expect(hasLooked(whole({}, { trouble: { code: 'STOPPED', text: 'x' } }))).toBe(false);
   expect(verdictOf({ findings: surveyFindings('/m', survey), looked: false })).toBe('unknown');
 });
 

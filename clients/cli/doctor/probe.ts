@@ -62,7 +62,7 @@ export function surveyFindings(directory: string, survey: Survey, first = false)
 
 /** Did it come so far that its findings say something about the mount? */
 export function hasLooked(survey: Survey): boolean {
-  return survey.hung !== null || survey.ends.some((end) => end.step === 'clean' || end.status !== 'ok');
+  return survey.hung !== null || (survey.trouble === null && survey.ends.some((end) => end.step === 'clean' || end.status !== 'ok'));
 }
 
 function troubled({ trouble }: Survey): Finding {

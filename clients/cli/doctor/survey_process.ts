@@ -4,7 +4,7 @@
 // it. If a call hangs, or all of them take too long, it says so, and stays, alone; when it can, it removes what it made and leaves.
 import { loadNative } from '../../../native/index.ts';
 import type { Native, NativeEvent, SurveyStep } from '../../../native/index.ts';
-import { LOOK_MS, Watch } from './survey_watch.ts';
+import { LOOK_MS, Watch, YOUNG_MS } from './survey_watch.ts';
 import { STEPS } from './survey_words.ts';
 import type { Facts, StepEnd, Word } from './survey_words.ts';
 
@@ -39,6 +39,7 @@ export async function runSurveyProcess(directory: string, name: string, timeoutM
   }
   say({ said: 'ready' });
   const left = await survey.run(timeoutMs);
+  if (survey.lost) say({ said: 'trouble', code: 'STOPPED', text: `its process was stopped, or had no processor, for ${Math.round(survey.stoppedMs())} ms of its time` });
   say({ said: 'done', left });
   native.hardExit(0);
 }
@@ -55,6 +56,10 @@ class SurveyRun {
   #step: SurveyStep = 'root';
   #told = false;
   #over: NodeJS.Timeout | undefined;
+  /** A step's time went by while this process did not run: that says nothing of the mount. */
+  lost = false;
+  #stoppedMs = 0;
+  #beatMs = 0;
 
   constructor(native: Native, directory: string, name: string) {
     this.#native = native;
@@ -75,6 +80,11 @@ class SurveyRun {
 
   /** True: what was made is still there. */
   async run(timeoutMs: number): Promise<boolean> {
+    this.#beatMs = performance.now();
+    setInterval(() => {
+      this.#stoppedMs = this.stoppedMs();
+      this.#beatMs = performance.now();
+    }, LOOK_MS).unref();
     const deadlineUs = this.#native.nowUs() + timeoutMs * 1000;
     this.#watch(timeoutMs + HUNG_AFTER_MS, new Watch(LATE_MS_MAX));
     let touched = false;
@@ -111,11 +121,17 @@ class SurveyRun {
     }, ms);
   }
 
+  /** Of all beats that came late, also of the one that has not come yet: a lane's word may be heard before it. */
+  stoppedMs(): number {
+    return this.#stoppedMs + Math.max(0, performance.now() - this.#beatMs - 2 * LOOK_MS);
+  }
+
   async #try(step: SurveyStep, deadlineUs: number): Promise<StepEnd> {
     this.#step = step;
     const { status, errno, phase, text } = await this.#submit(this.#pool, step, deadlineUs);
     const end: StepEnd = { step, status, errno, phase, facts: factsOf(text) };
-    say({ said: 'step', end });
+    if (status === 'expired' && this.stoppedMs() >= YOUNG_MS) this.lost = true;
+    else say({ said: 'step', end });
     return end;
   }
 
