@@ -24,7 +24,7 @@ test('a good host has nothing to be told', () => {
 });
 
 test.each<[string, Partial<HostFacts>, Level | undefined]>([
-  ['kernel', { release: '5.5.19-generic' }, 'bad'],
+  ['kernel', { release: '4.18.0-553.el8' }, 'note'],
   ['kernel', { release: '5.6.0' }, 'note'],
   ['kernel', { release: '6.0.19' }, 'note'],
   ['kernel', { release: '6.1.0' }, 'ok'],
@@ -53,6 +53,21 @@ test.each<[string, Partial<HostFacts>, Level | undefined]>([
   ['first-process', { first: { name: null, ourselves: false, namespaceOfMachine: null } }, 'note'],
   ['first-process', { first: { name: 'node', ourselves: true, namespaceOfMachine: false } }, 'warn'],
 ])('%s of %j is %s', (id, facts, expected) => expect(level(id, facts)).toBe(expected));
+
+test('a kernel is too old only where openat2 was tried, and is not there', () => {
+  const tried = (release: string): string | undefined => hostFindings({ ...GOOD, release }, true).find(({ id }) => id === 'host.kernel')?.level;
+  expect([tried('5.5.19-generic'), tried('5.6.0'), tried('6.1.0')]).toEqual(['bad', 'note', 'ok']);
+});
+
+test('only pages count that the arena takes, and those of 2 MiB are asked for where there are such', () => {
+  const pool = (pageBytes: number, free: number): HostFacts['hugePools'][number] => ({ pageBytes, pages: free, free });
+  const of = (...hugePools: HostFacts['hugePools']) => hostFindings({ ...GOOD, hugePools }).find(({ id }) => id === 'host.huge-pages')!;
+  const KIB = 1024;
+  const MIB = 1024 * KIB;
+  for (const [pageBytes, expected] of [[512 * KIB, 'note'], [MIB, 'ok'], [ARENA_BYTES, 'ok'], [2 * ARENA_BYTES, 'note']] as const) expect(of(pool(pageBytes, 4096)).level, String(pageBytes)).toBe(expected);
+  expect(of(pool(64 * KIB, 0), pool(1024 * MIB, 1)).do).toContain('shmem_enabled');
+  expect(of(pool(64 * KIB, 0), pool(MIB, 0), pool(2 * MIB, 0), pool(1024 * MIB, 1)).do).toContain('hugepages-2048kB');
+});
 
 test('the command for huge pages asks for what is missing, beside what others have', () => {
   const finding = hostFindings({ ...GOOD, hugePools: [{ pageBytes: 2 * 1024 * 1024, pages: 100, free: 10 }] }).find(({ id }) => id === 'host.huge-pages');
@@ -92,8 +107,10 @@ test('facts are read from /proc and /sys, and what is not there is not known', a
         '/sys/fs/cgroup/a/b/memory.max': 'max\n',
         '/sys/fs/cgroup/a/memory.max': '1000\n',
         '/sys/fs/cgroup/a/memory.current': '400\n',
+        '/sys/fs/cgroup/a/memory.stat': 'file 399\n',
         '/sys/fs/cgroup/memory.max': '5000\n',
         '/sys/fs/cgroup/memory.current': '4900\n',
+        '/sys/fs/cgroup/memory.stat': 'anon 100\nfile 400\ninactive_file 50\nactive_file 350\n',
         '/proc/sys/fs/fuse/default_request_timeout': '0\n',
       },
       { '/proc/self/ns/pid': 'pid:[4026532000]' },
@@ -104,7 +121,7 @@ test('facts are read from /proc and /sys, and what is not there is not known', a
   expect(facts).toEqual({
     release: '6.1.0', clockSource: 'tsc', openFilesMax: 1024, lockedBytesMax: Infinity, aio: { used: 8, max: 65_536 },
     hugePools: [{ pageBytes: 2 * 1024 * 1024, pages: 4, free: 3 }], sharedHugePages: 'advise',
-    first: { name: 'tini', ourselves: false, namespaceOfMachine: false }, memory: { limitBytes: 5000, usedBytes: 4900 }, fuseTimeoutS: 0,
+    first: { name: 'tini', ourselves: false, namespaceOfMachine: false }, memory: { limitBytes: 5000, usedBytes: 4850 }, fuseTimeoutS: 0,
   });
   expect(await readHostFacts(kernelOf({}), '6.1.0', 1)).toEqual({
     release: '6.1.0', clockSource: null, openFilesMax: null, lockedBytesMax: null, aio: null, hugePools: [], sharedHugePages: null,
@@ -114,7 +131,7 @@ test('facts are read from /proc and /sys, and what is not there is not known', a
 
 test('control groups of version 1 have their limit in another file, and nearly 2^63 means none', async () => {
   const version1 = (limit: string): Readers =>
-    kernelOf({ '/proc/self/cgroup': '5:cpu,cpuacct:/x\n4:memory:/docker/abc\n0::/x\n', '/sys/fs/cgroup/memory/docker/abc/memory.limit_in_bytes': limit, '/sys/fs/cgroup/memory/docker/abc/memory.usage_in_bytes': '7\n' });
-  expect((await readHostFacts(version1('1000\n'))).memory).toEqual({ limitBytes: 1000, usedBytes: 7 });
+    kernelOf({ '/proc/self/cgroup': '5:cpu,cpuacct:/x\n4:memory:/docker/abc\n0::/x\n', '/sys/fs/cgroup/memory/docker/abc/memory.limit_in_bytes': limit, '/sys/fs/cgroup/memory/docker/abc/memory.usage_in_bytes': '7\n', '/sys/fs/cgroup/memory/docker/abc/memory.stat': 'inactive_file 1\ntotal_inactive_file 3\n' });
+  expect((await readHostFacts(version1('1000\n'))).memory).toEqual({ limitBytes: 1000, usedBytes: 4 });
   expect((await readHostFacts(version1('9223372036854771712\n'))).memory).toBeNull();
 });

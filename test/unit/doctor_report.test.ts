@@ -48,10 +48,12 @@ test.each<[string, Survey, string, Level, RegExp]>([
   ['a snail', whole({ write: { status: 'expired' } }), 'probe.write', 'bad', /writing was not done in time.*--timeout-s 60/s],
   ['no O_DIRECT', facts('make', { direct: false }), 'probe.direct', 'note', /page cache/],
   ['no O_DIRECT after all', facts('write', { direct: false }), 'probe.direct', 'note', /page cache/],
+  ['O_DIRECT in name alone', facts('make', { direct_align: 0 }), 'probe.direct', 'note', /no O_DIRECT here.*page cache/s],
   ['pages of 4 KiB', facts('make', { direct_align: 4096 }), 'probe.direct', 'ok', /4096/],
   ['pages of more', facts('make', { direct_align: 4097 }), 'probe.direct', 'note', /wants 4097 bytes/],
   ['just enough room', facts('root', { blocks_free: FREE_BYTES_MIN / 4096 }), 'probe.room', 'ok', /1 GiB/],
   ['too little room', facts('root', { blocks_free: FREE_BYTES_MIN / 4096 - 1 }), 'probe.room', 'warn', /NO_SPACE/],
+  ['room that is not told', facts('root', { blocks: 0, blocks_free: 0 }), 'probe.room', 'note', /does not tell how much room/],
   ['just enough inodes', facts('root', { inodes_free: FREE_INODES_MIN }), 'probe.inodes', 'ok', /10000/],
   ['too few inodes', facts('root', { inodes_free: FREE_INODES_MIN - 1 }), 'probe.inodes', 'warn', /9999/],
   ['no store yet', facts('root', { store: false }), 'probe.store', 'note', /--create/],
@@ -64,6 +66,8 @@ test.each<[string, Survey, string, Level, RegExp]>([
   ['no reading after a remove', facts('unlinked', { readable: false }), 'probe.unlinked', 'note', /is a miss/],
   ['no native AIO', whole({}, { aio: { works: false, notices: ['io_setup: EAGAIN'] } }), 'probe.aio', 'note', /io_setup: EAGAIN/],
   ['what stays behind', whole({ clean: { status: 'io_error', errno: 5, facts: { detail: 'what was made cannot be removed' } } }, { left: true }), 'probe.left', 'warn', /cannot be removed: EIO.*rm -r \/mnt\/cache\/\.kvlane-doctor-1-ab/s],
+  ['removing that takes too long', whole({ clean: { status: 'expired', facts: {} } }, { left: true }), 'probe.left', 'warn', /is still there.*calls come back.*process 4711 goes on.*rm -r/s],
+  ['what a probe that ended may have left', whole({}, { ends: [good('root')], trouble: { code: 'ENDED', text: 'x' }, left: true }), 'probe.left', 'warn', /may be still there.*rm -r/s],
   ['no addon', whole({}, { ends: [], trouble: { code: 'NATIVE_NOT_LOADED', text: 'cannot be loaded' } }), 'probe.trouble', 'warn', /npm run build/],
   ['no openat2', whole({}, { ends: [], trouble: { code: 'KVLANE_NO_OPENAT2', text: 'kvlane needs openat2' } }), 'host.openat2', 'bad', /seccomp/],
 ])('%s is told', (_what, survey, id, level, says) => {
@@ -75,6 +79,7 @@ test.each<[string, Survey, string, Level, RegExp]>([
 test('a stall at the limit is none, and inodes that are made as needed are not counted', () => {
   expect(find(facts('write', { us: { fsync: [STALL_MS * 1000] } }), 'probe.slowest')).toBeUndefined();
   expect(find(facts('root', { inodes: 0, inodes_free: 0 }), 'probe.inodes')).toBeUndefined();
+  expect(find(facts('root', { inodes: 5, inodes_free: 6 }), 'probe.inodes')).toBeUndefined();
 });
 
 test('a hang names the step, the call, the thread, its place in the kernel, and what stays behind', () => {
@@ -84,6 +89,8 @@ test('a hang names the step, the call, the thread, its place in the kernel, and 
   expect(finding.what).toBe('the mount does not answer: writing (pwritev) has not returned for 5.1 s (thread 4712 of process 4711, in the kernel in request_wait_answer < fuse_simple_request)');
   expect(finding.why).toContain('Process 4711 stays until the kernel gives the call back');
   expect(finding.why).toContain('rm -r /mnt/cache/.kvlane-doctor-1-ab');
+  expect(finding.why).not.toContain('container');
+  expect(surveyFindings('/mnt/cache', survey, true).find(({ id }) => id === 'probe.hung')!.why).toContain('this container, whose process 1 doctor is, cannot end before it either');
   expect(surveyFindings("/mnt/it's", survey).find(({ id }) => id === 'probe.hung')!.why).toContain("rm -r '/mnt/it'\\''s/.kvlane-doctor-1-ab'");
   expect(hasLooked(survey)).toBe(true);
 });
@@ -91,6 +98,7 @@ test('a hang names the step, the call, the thread, its place in the kernel, and 
 test('a probe that could not be made says nothing about the mount', () => {
   const survey = whole({}, { ends: [], trouble: { code: 'ENDED', text: 'x' } });
   expect(hasLooked(survey)).toBe(false);
+  expect(hasLooked(whole({}, { trouble: { code: 'STOPPED', text: 'x' } }))).toBe(false);
   expect(verdictOf({ findings: surveyFindings('/m', survey), looked: false })).toBe('unknown');
 });
 
@@ -149,6 +157,18 @@ test('only something bad makes a mount unfit', () => {
   expect(isFit(all)).toBe(true);
   expect(verdictOf({ findings: all, looked: true })).toBe('fit');
   expect(verdictOf({ findings: [...all, found('a.b', 'bad', 'x')], looked: false })).toBe('not_fit');
+});
+
+test('a name from a mount is one line, whatever is in it, and turns no text around', () => {
+  const wild = 'x\nok    everything is well\u009b2J\u202eti';
+  const report: Report = { ...REPORT, directory: `/mnt/${wild}`, mount: { ...REPORT.mount!, source: wild }, findings: [found('a.b', 'bad', wild, wild, `rm -r '${wild}'`)] };
+  const text = asText(report, colours(false));
+  expect(text).not.toMatch(/^ok/m);
+  expect(text).not.toMatch(/[\x80-\x9f\u202e]/);
+  expect(text).toContain('bad   x\\x0aok    everything is well\\x9b2J\\u202eti\n');
+  const json = asJson(report);
+  expect(json).not.toMatch(/[\x80-\x9f\u202e]/);
+  expect(JSON.parse(json)).toMatchObject({ directory: `/mnt/${wild}`, mount: { source: wild }, findings: [{ what: wild }] });
 });
 
 test('names from a mount do nothing to a terminal', () => {

@@ -9,3 +9,8 @@ export function quoted(text: string): string {
 export function quotedForFish(text: string): string {
   return `'${text.replaceAll('\\', '\\\\').replaceAll("'", "\\'")}'`;
 }
+
+/** As people write it where they may. */
+export function asWord(path: string): string {
+  return /^[\w@%+=:,./-]+$/.test(path) ? path : quoted(path);
+}

@@ -13,20 +13,24 @@ export const OPEN_FILES_MIN = 256;
 /** One lane of the engine aio asks for so many of fs.aio-max-nr; a device has 24 lanes and at most 64 more in place of stuck ones. */
 export const AIO_EVENTS_OF_A_DEVICE = 8 * (24 + 64);
 
+const HUGE_BYTES_MIN = 1024 * 1024;
+const HUGE_BYTES_USUAL = 2 * 1024 * 1024;
+
 /** Read in user space, without a system call. */
 const FAST_CLOCKS = new Set(['tsc', 'kvm-clock', 'hyperv_clocksource_tsc_page', 'arch_sys_counter', 'riscv_clocksource', 'timebase']);
 /** They reap whatever is orphaned in their pid namespace. */
 const INITS = new Set(['systemd', 'init', 'tini', 'docker-init', 'dumb-init', 'catatonit', 'runit', 's6-svscan', 'pause', 'openrc-init']);
 const AN_INIT = 'docker run --init, podman run --init, or tini as the entry point; in Kubernetes shareProcessNamespace: true';
 
-export function hostFindings(facts: HostFacts): Finding[] {
-  return [kernel(facts), clock(facts), openFiles(facts), lockedMemory(facts), aio(facts), hugePages(facts), firstProcess(facts), memory(facts)].flat();
+/** `noOpenat2`: it was tried here, and is not known. */
+export function hostFindings(facts: HostFacts, noOpenat2 = false): Finding[] {
+  return [kernel(facts, noOpenat2), clock(facts), openFiles(facts), lockedMemory(facts), aio(facts), hugePages(facts), firstProcess(facts), memory(facts)].flat();
 }
 
-function kernel({ release }: HostFacts): Finding {
+function kernel({ release }: HostFacts, noOpenat2: boolean): Finding {
   const [major = 0, minor = 0] = release.split('.').map((part) => parseInt(part, 10));
   const at = major * 1000 + minor;
-  if (at < 5006) return found('host.kernel', 'bad', `Linux ${release}`, 'lanes open files with openat2, which came with 5.6', 'run Linux 5.6 or later');
+  if (at < 5006 && noOpenat2) return found('host.kernel', 'bad', `Linux ${release}`, 'lanes open files with openat2, which came with 5.6', 'run Linux 5.6 or later');
   if (at < 6001) return found('host.kernel', 'note', `Linux ${release}`, 'before 6.1 a file system does not say how O_DIRECT must be aligned: it is tried out');
   return found('host.kernel', 'ok', `Linux ${release}`);
 }
@@ -59,12 +63,19 @@ function aio({ aio: numbers }: HostFacts): Finding[] {
   return [found('host.aio', 'note', what, `with --engine aio a device asks for up to ${AIO_EVENTS_OF_A_DEVICE}, and falls back to threads where it gets none`, `only for --engine aio: sudo sysctl fs.aio-max-nr=${Math.max(1_048_576, numbers.max * 2)}`)];
 }
 
+/** As the arena is made (native/core/arena.cc): below 1 MiB transparent ones are better, and rounding up may waste 2 MiB or an eighth. */
+function takesPages(pageBytes: number): boolean {
+  const waste = Math.ceil(ARENA_BYTES / pageBytes) * pageBytes - ARENA_BYTES;
+  return pageBytes >= HUGE_BYTES_MIN && pageBytes <= ARENA_BYTES && waste <= Math.max(HUGE_BYTES_USUAL, ARENA_BYTES / 8);
+}
+
 function hugePages({ hugePools, sharedHugePages }: HostFacts): Finding {
-  const fitting = hugePools.find((pool) => pool.free * pool.pageBytes >= ARENA_BYTES);
+  const pools = hugePools.filter((one) => takesPages(one.pageBytes));
+  const fitting = pools.find((one) => one.free * one.pageBytes >= ARENA_BYTES);
   if (fitting !== undefined) return found('host.huge-pages', 'ok', `${fitting.free} huge pages of ${size(fitting.pageBytes)} are free`);
   if (sharedHugePages !== null && !['never', 'deny'].includes(sharedHugePages)) return found('host.huge-pages', 'ok', `transparent huge pages for shared memory: ${sharedHugePages}`);
-  const pool = hugePools[0];
-  const what = `no huge pages for an arena of ${size(ARENA_BYTES)}: ${pool === undefined ? 'this kernel has no pool' : `${pool.free} of ${size(pool.pageBytes)} free`}, transparent ones for shared memory ${sharedHugePages ?? 'not known'}`;
+  const pool = pools.find((one) => one.pageBytes === HUGE_BYTES_USUAL) ?? pools[0];
+  const what = `no huge pages for an arena of ${size(ARENA_BYTES)}: ${pool === undefined ? 'this kernel has no pool of pages that suit it' : `${pool.free} of ${size(pool.pageBytes)} free`}, transparent ones for shared memory ${sharedHugePages ?? 'not known'}`;
   const todo = pool === undefined ? 'echo advise | sudo tee /sys/kernel/mm/transparent_hugepage/shmem_enabled'
     : `echo ${pool.pages - pool.free + Math.ceil(ARENA_BYTES / pool.pageBytes)} | sudo tee /sys/kernel/mm/hugepages/hugepages-${pool.pageBytes / 1024}kB/nr_hugepages`;
   return found('host.huge-pages', 'note', what, 'reads of blocks take a detour through private huge pages, which costs processor time', todo);

@@ -90,16 +90,20 @@ async function memoryLimit(kernel: Readers): Promise<HostFacts['memory']> {
   const groups = (await kernel.text('/proc/self/cgroup')) ?? '';
   const second = /^0::(\/.*)$/m.exec(groups)?.[1];
   const first = /^\d+:(?:[^:]*,)?memory(?:,[^:]*)?:(\/.*)$/m.exec(groups)?.[1];
-  const [base, path, limitFile, usedFile] =
-    first === undefined ? ['/sys/fs/cgroup', second ?? '/', 'memory.max', 'memory.current'] : ['/sys/fs/cgroup/memory', first, 'memory.limit_in_bytes', 'memory.usage_in_bytes'];
+  // What is counted as used holds the page cache, too; what of it nobody has read twice makes room before anybody is killed.
+  const [base, path, limitFile, usedFile, cacheWord] =
+    first === undefined
+      ? (['/sys/fs/cgroup', second ?? '/', 'memory.max', 'memory.current', 'inactive_file'] as const)
+      : (['/sys/fs/cgroup/memory', first, 'memory.limit_in_bytes', 'memory.usage_in_bytes', 'total_inactive_file'] as const);
   const parts = path.split('/').filter((part) => part !== '');
   let tightest: HostFacts['memory'] = null;
   for (let depth = parts.length; depth >= 0; depth -= 1) {
     const group = [base, ...parts.slice(0, depth)].join('/');
-    const [limit, used] = await Promise.all([kernel.text(`${group}/${limitFile}`), kernel.text(`${group}/${usedFile}`)]);
+    const [limit, used, stat] = await Promise.all([limitFile, usedFile, 'memory.stat'].map((file) => kernel.text(`${group}/${file}`)));
     const limitBytes = Number(limit?.trim() ?? NaN); // "max" is NaN, too
     if (!Number.isFinite(limitBytes) || limitBytes >= 2 ** 60) continue; // version 1 says "none" with nearly 2^63
-    const here = { limitBytes, usedBytes: Number(used ?? 0) };
+    const reclaimed = Number(new RegExp(`^${cacheWord} (\\d+)$`, 'm').exec(stat ?? '')?.[1] ?? 0);
+    const here = { limitBytes, usedBytes: Math.max(0, Number(used ?? 0) - reclaimed) };
     if (tightest === null || here.limitBytes - here.usedBytes < tightest.limitBytes - tightest.usedBytes) tightest = here;
   }
   return tightest;

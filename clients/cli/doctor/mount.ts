@@ -1,4 +1,5 @@
 // mount.ts — a file system and its mount options, and what they mean for a cache when the server or the disk stops answering. Pure.
+import { asWord } from '../completion/quoted.ts';
 import { duration } from '../text/units.ts';
 import { found } from './findings.ts';
 import type { Finding } from './findings.ts';
@@ -25,7 +26,7 @@ const NFS_RETRANS_DEFAULT = 2;
 
 export function mountFindings(mount: MountEntry, context: MountContext): Finding[] {
   const kind = mount.type.startsWith('fuse') ? 'fuse' : mount.type;
-  const look = LOOKS[kind] ?? other;
+  const look = Object.hasOwn(LOOKS, kind) ? LOOKS[kind]! : other;
   return [where(mount, context), ...look(mount, context), ...access(mount)];
 }
 
@@ -107,14 +108,15 @@ const DAEMONS: Record<string, readonly [why: string, todo: string]> = {
   goofys: ['it has no writes in place', 'see what the probe says of writes'],
 };
 
-function fuse({ type, options, device, source }: MountEntry, { fuseTimeoutS, uid }: MountContext): Finding[] {
+function fuse({ type, options, device, source, point }: MountEntry, { fuseTimeoutS, uid }: MountContext): Finding[] {
   const daemon = type.includes('.') ? type.slice(type.indexOf('.') + 1) : source;
-  const [own, todo] = DAEMONS[daemon] ?? ['', ''];
-  const connection = device.slice(device.indexOf(':') + 1);
+  const [own, todo] = Object.hasOwn(DAEMONS, daemon) ? DAEMONS[daemon]! : ['', ''];
+  // Of fuseblk the device is the disk's, and the connection has another number.
+  const abort = type.startsWith('fuseblk') ? `sudo umount -f ${asWord(point)}` : `echo 1 | sudo tee /sys/fs/fuse/connections/${device.slice(device.indexOf(':') + 1)}/abort`;
   const findings = [
     found('mount.fuse', 'note', `FUSE, served by a process of this machine (${daemon})`,
       `when that process hangs, every call on the mount does, and a process that has a file open there hangs when it ends, killed or not; when it dies, calls fail with ENOTCONN; ${LANES}`,
-      `to end a hang for good: echo 1 | sudo tee /sys/fs/fuse/connections/${connection}/abort, then mount it anew`),
+      `to end a hang for good: ${abort}, then mount it anew`),
   ];
   if (own !== '') findings.push(found('mount.fuse-daemon', 'note', daemon, own, todo));
   if (fuseTimeoutS === 0) findings.push(found('mount.fuse-timeout', 'note', 'fs.fuse.default_request_timeout is 0: no request has a time limit', 'a daemon that hangs is waited for without end', 'sudo sysctl fs.fuse.default_request_timeout=60 before it is mounted; it then breaks a mount that hangs for longer, for all who use it'));
@@ -160,7 +162,8 @@ function barriers(options: MountEntry['options']): Finding[] {
 }
 
 function tmpfs({ type, options }: MountEntry): Finding[] {
-  const limit = text(options, 'size');
+  const size = text(options, 'size');
+  const limit = /^0[kmg]?$/i.test(size ?? '') ? null : size; // 0: none
   return [found('mount.memory', 'warn', `${type}: blocks lie in memory${limit === null ? '' : `, at most ${limit}`}`, 'they are gone after a reboot or umount, and count against the control group of whoever stored them; it cannot hang', 'a disk or a server, if blocks are to survive')];
 }
 

@@ -14,12 +14,12 @@ export interface Place {
 }
 
 /** As this process sees it: run where the engine runs, the way it is started, this is what the engine would have. */
-export async function placesHere(addon: string, environment: NodeJS.ProcessEnv = process.env): Promise<Place[]> {
+export async function placesHere(script: string, addon: string, environment: NodeJS.ProcessEnv = process.env): Promise<Place[]> {
   const link = (name: string): Promise<string | null> => fs.readlink(`/proc/self/${name}`).catch(() => null); // makes no call on what it leads to
   const [node, cwd, out, log] = await Promise.all([link('exe'), link('cwd'), link('fd/1'), link('fd/2')]);
   const all: [string, string | null | undefined][] = [
     ['the node binary', node ?? process.execPath],
-    ["kvlane's script", process.argv[1]],
+    ["kvlane's script", script],
     ["kvlane's native part", addon],
     ['the working directory', cwd],
     ['standard output', out],

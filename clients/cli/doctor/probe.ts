@@ -1,6 +1,6 @@
 // probe.ts — what the steps of a survey mean for a cache. Pure: steps in, findings and times out.
 import { errnoName } from '../../../sidecar/errno.ts';
-import { quoted } from '../completion/quoted.ts';
+import { asWord } from '../completion/quoted.ts';
 import { count, duration, size } from '../text/units.ts';
 import { found } from './findings.ts';
 import type { Finding } from './findings.ts';
@@ -40,12 +40,13 @@ export function measuresOf(ends: readonly StepEnd[]): Measure[] {
   });
 }
 
-export function surveyFindings(directory: string, survey: Survey): Finding[] {
+/** `first`: doctor is process 1 here. */
+export function surveyFindings(directory: string, survey: Survey, first = false): Finding[] {
   const of = (step: StepEnd['step']): Facts => survey.ends.find((end) => end.step === step)?.facts ?? {};
   const passed = (step: StepEnd['step']): boolean => survey.ends.some((end) => end.step === step && end.status === 'ok');
   const findings: Finding[] = [];
   if (survey.trouble !== null) findings.push(troubled(survey));
-  if (survey.hung !== null) findings.push(hung(directory, survey));
+  if (survey.hung !== null) findings.push(hung(directory, survey, first));
   for (const end of survey.ends) {
     if (end.step !== 'clean' && end.status !== 'ok' && end.step !== survey.hung?.step) findings.push(failed(directory, end));
   }
@@ -55,13 +56,13 @@ export function surveyFindings(directory: string, survey: Survey): Finding[] {
   if (passed('exclusive') && of('exclusive').exclusive_rename === false) findings.push(found('probe.exclusive-rename', 'note', 'no exclusive rename (RENAME_NOREPLACE); a link serves instead', 'files of removed blocks are not used again (--recycle)'));
   if (passed('unlinked')) findings.push(...unlinked(of('unlinked')));
   if (survey.aio?.works === false) findings.push(found('probe.aio', 'note', `the kernel gives a lane no native AIO: ${survey.aio.notices.join('; ') || 'it does not say why'}`, 'the engine threads, which is used unless told otherwise, needs none', 'leave --engine as it is'));
-  if (survey.left && survey.hung === null) findings.push(found('probe.left', 'warn', `${directory}/${survey.own} is still there`, whyLeft(survey), `rm -r ${asWord(`${directory}/${survey.own}`)}`));
+  if (survey.left && survey.hung === null) findings.push(found('probe.left', 'warn', `${directory}/${survey.own} ${survey.trouble === null ? 'is' : 'may be'} still there`, whyLeft(survey), `rm -r ${asWord(`${directory}/${survey.own}`)}`));
   return findings;
 }
 
 /** Did it come so far that its findings say something about the mount? */
 export function hasLooked(survey: Survey): boolean {
-  return survey.hung !== null || survey.ends.some((end) => end.step === 'clean' || end.status !== 'ok');
+  return survey.hung !== null || (survey.trouble === null && survey.ends.some((end) => end.step === 'clean' || end.status !== 'ok'));
 }
 
 function troubled({ trouble }: Survey): Finding {
@@ -70,12 +71,12 @@ function troubled({ trouble }: Survey): Finding {
   return found('probe.trouble', 'warn', `the probe could not be made: ${text}`, 'nothing was found out about the mount itself', code === 'NATIVE_NOT_LOADED' ? 'npm run build' : 'run it again; kvlane doctor --timeout-s 60 on a machine that is slow');
 }
 
-function hung(directory: string, { hung: call, own, left, pid }: Survey): Finding {
+function hung(directory: string, { hung: call, own, left, pid }: Survey, first: boolean): Finding {
   const { step, syscall, tid, forMs, kernel } = call!;
   const where = kernel.length === 0 ? '' : `, in the kernel in ${kernel.join(' < ')}`;
   const rest = left ? ` It then removes ${directory}/${own}; by hand: rm -r ${asWord(`${directory}/${own}`)}` : '';
   return found('probe.hung', 'bad', `the mount does not answer: ${DOES[step]} (${syscall}) has not returned for ${duration(forMs)} (thread ${tid} of process ${pid}${where})`,
-    `an engine that reads it itself would hang now. Process ${pid} stays until the kernel gives the call back: nothing can end it before.${rest}`,
+    `an engine that reads it itself would hang now. Process ${pid} stays until the kernel gives the call back: nothing can end it before${first ? ', and this container, whose process 1 doctor is, cannot end before it either' : ''}.${rest}`,
     'see to the server, the daemon or the disk, then run doctor again');
 }
 
@@ -118,9 +119,10 @@ function room({ block_bytes: unit = 0, blocks = 0, blocks_free: free = 0, inodes
   const bytes = free * unit;
   const what = `${size(bytes)} of ${size(blocks * unit)} free`;
   const findings = [
+    blocks === 0 ? found('probe.room', 'note', 'the file system does not tell how much room it has', 'only a store that finds none says so (NO_SPACE)') :
     bytes >= FREE_BYTES_MIN ? found('probe.room', 'ok', what) : found('probe.room', 'warn', what, 'stores will soon meet NO_SPACE', 'give it room, or a file system of its own'),
   ];
-  if (inodes === 0) return findings; // made as they are needed
+  if (inodes === 0 || inodesFree > inodes) return findings; // made as they are needed, or counted by nobody
   const files = `${inodesFree} of ${inodes} inodes free, one is needed for each block`;
   findings.push(inodesFree >= FREE_INODES_MIN ? found('probe.inodes', 'ok', files) : found('probe.inodes', 'warn', files, 'stores will soon meet NO_SPACE, though there is room', 'larger blocks, or a file system made with more inodes: mkfs.ext4 -i 65536'));
   return findings;
@@ -136,7 +138,8 @@ function otherDoctors(directory: string, n: number): Finding[] {
 }
 
 function direct(made: Facts, written: Facts, read: Facts): Finding {
-  if (made.direct !== true || written.direct === false || read.direct === false) {
+  // direct_align 0: the file system opens with O_DIRECT, and goes through the page cache (ext4 with data=journal).
+  if (made.direct !== true || made.direct_align === 0 || written.direct === false || read.direct === false) {
     return found('probe.direct', 'note', 'no O_DIRECT here: reads and writes go through the page cache', 'a cached answer looks like a healthy mount, and every block is copied once more and kept in memory a second time', 'a file system with O_DIRECT, if speed matters');
   }
   const align = made.direct_align ?? read.direct_align_tried;
@@ -168,12 +171,8 @@ function unlinked({ readable, renamed_instead: renamed }: Facts): Finding[] {
   return [];
 }
 
-function whyLeft({ ends }: Survey): string {
+function whyLeft({ ends, pid }: Survey): string {
   const end = ends.find((one) => one.step === 'clean');
+  if (ends.at(-1)?.status === 'expired') return `calls come back, but removing what was made takes too long to be waited for; process ${pid} goes on with it, and leaves`;
   return end === undefined || end.status === 'ok' ? '' : `${end.facts.detail ?? 'it could not be removed'}: ${nameOf(end.errno) || end.status}`;
-}
-
-/** As people write it where they may. */
-function asWord(path: string): string {
-  return /^[\w@%+=:,./-]+$/.test(path) ? path : quoted(path);
 }

@@ -1,7 +1,7 @@
 // render.ts — findings as people read them, worst first, and as a script does.
 import { VERSION } from '../../../protocol/messages.ts';
 import { columns } from '../text/table.ts';
-import { harmless } from '../text/colour.ts';
+import { harmlessJson, oneLine } from '../text/colour.ts';
 import type { Colours } from '../text/colour.ts';
 import { duration } from '../text/units.ts';
 import { isFit, worstFirst } from './findings.ts';
@@ -37,12 +37,12 @@ export function asText(report: Report, colours: Colours): string {
     const n = report.findings.filter((finding) => finding.level === level).length;
     return n === 0 ? [] : [`${n} ${level}`];
   });
-  const lines = [`${colours.bold(harmless(report.directory))}: ${(verdict === 'fit' ? colours.good : colours.bad)(SAYS[verdict])}${counts.length === 0 ? '' : ` (${counts.join(', ')})`}, looked at for ${duration(report.tookMs)}`, ''];
+  const lines = [`${colours.bold(oneLine(report.directory))}: ${(verdict === 'fit' ? colours.good : colours.bad)(SAYS[verdict])}${counts.length === 0 ? '' : ` (${counts.join(', ')})`}, looked at for ${duration(report.tookMs)}`, ''];
   for (const { level, what, why, do: todo } of worstFirst(report.findings)) {
-    lines.push(`${paint[level](level.padEnd(4))}  ${harmless(what)}`);
+    lines.push(`${paint[level](level.padEnd(4))}  ${oneLine(what)}`);
     if (level === 'ok') continue; // why it is good is in --json
-    if (why !== '') lines.push(`      ${harmless(why)}`);
-    if (todo !== '') lines.push(`      ${colours.bold('do:')} ${harmless(todo)}`);
+    if (why !== '') lines.push(`      ${oneLine(why)}`);
+    if (todo !== '') lines.push(`      ${colours.bold('do:')} ${oneLine(todo)}`);
   }
   if (report.measures.length > 0) {
     lines.push('', 'the probe, in time for one call:');
@@ -54,7 +54,7 @@ export function asText(report: Report, colours: Colours): string {
 
 export function asJson(report: Report): string {
   const { mount } = report;
-  return `${JSON.stringify({
+  return `${harmlessJson(JSON.stringify({
     format: DOCTOR_FORMAT,
     version: VERSION,
     directory: report.directory,
@@ -64,5 +64,5 @@ export function asJson(report: Report): string {
     mount: mount === null ? null : { point: mount.point, type: mount.type, source: mount.source, device: mount.device, options: [...mount.options].map(([name, value]) => (value === true ? name : `${name}=${value}`)) },
     findings: worstFirst(report.findings),
     probe: report.measures.map((one) => ({ name: one.name, calls: one.calls, least_us: one.leastUs, median_us: one.medianUs, most_us: one.mostUs })),
-  }, null, 2)}\n`;
+  }, null, 2))}\n`;
 }

@@ -5,14 +5,16 @@ import { promises as fs } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { thisLauncher } from '../console/link.ts';
 import { kernelPlaces } from '../top/kernel.ts';
-import { CLEAN_MS_MAX, HUNG_AFTER_MS, YOUNG_MS } from './survey_process.ts';
+import { AIO_MS_MAX, CLEAN_MS_MAX, HUNG_AFTER_MS, LATE_MS_MAX } from './survey_process.ts';
 import { ownDirectory } from './survey_words.ts';
 import type { Hung, StepEnd, Word } from './survey_words.ts';
 
 /** Until it has loaded node and the native part: nothing of that is the mount's, unless it lies there. */
 const START_MS_MAX = 10_000;
-/** Beside its own limits, for a machine with other things to do. */
+/** Beside its own limits, for a machine with other things to do; twice, so that both have run again if both were stopped. */
 const SLACK_MS = 1_000;
+/** Beyond the deadline of the steps. */
+const REST_MS_MAX = HUNG_AFTER_MS + LATE_MS_MAX + CLEAN_MS_MAX + AIO_MS_MAX + SLACK_MS;
 const STDERR_BYTES_MAX = 4_096;
 
 export interface Survey {
@@ -28,8 +30,8 @@ export interface Survey {
   pid: number;
 }
 
-/** `launcher`, `startMs`: for tests. */
-export function survey(directory: string, timeoutMs: number, launcher = thisLauncher(), startMs = START_MS_MAX): Promise<Survey> {
+/** The last three: for tests. */
+export function survey(directory: string, timeoutMs: number, launcher = thisLauncher(), startMs = START_MS_MAX, restMs = REST_MS_MAX): Promise<Survey> {
   const name = `${process.pid}-${randomBytes(4).toString('hex')}`;
   const result: Survey = { ends: [], hung: null, aio: null, trouble: null, left: false, own: ownDirectory(name), pid: 0 };
   // A group of its own, so that a ctrl-C leaves it the time to remove what it made; and nothing of it on any mount.
@@ -51,20 +53,23 @@ export function survey(directory: string, timeoutMs: number, launcher = thisLaun
       child.unref();
       done(result);
     };
+    const passed = (step: StepEnd['step']): boolean => result.ends.some((end) => end.step === step && end.status === 'ok');
     const trouble = (code: string, text: string): void => {
-      result.trouble ??= { code, text };
+      if (settled || result.hung !== null) return;
+      result.trouble = { code, text };
+      result.left = passed('root') && !passed('clean');
       settle();
     };
     const mute = (): void => {
-      result.left = result.ends.some((end) => end.step === 'root' && end.status === 'ok');
       trouble('MUTE', `the process that touches the mount (${result.pid}) says nothing more`);
     };
     let clock = setTimeout(mute, startMs);
     const hear = (word: Word): void => {
+      if (result.hung !== null) return; // it came back meanwhile
       switch (word.said) {
         case 'ready':
           clearTimeout(clock);
-          clock = setTimeout(mute, timeoutMs + HUNG_AFTER_MS + CLEAN_MS_MAX + 2 * YOUNG_MS + SLACK_MS);
+          clock = setTimeout(() => (clock = setTimeout(mute, SLACK_MS)), timeoutMs + restMs);
           break;
         case 'step':
           result.ends.push(word.end);
@@ -72,6 +77,7 @@ export function survey(directory: string, timeoutMs: number, launcher = thisLaun
         case 'hung':
           result.left = word.hung.step !== 'root';
           clearTimeout(clock);
+          result.hung = { ...word.hung, kernel: [] };
           void placeOf(result.pid, word.hung.tid).then((kernel) => {
             result.hung = { ...word.hung, kernel };
             settle();

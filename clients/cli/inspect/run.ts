@@ -1,6 +1,7 @@
 // run.ts — opens the store, does what was asked, and lets go of it again, whatever happened.
 import { isatty } from 'node:tty';
 import { createInterface } from 'node:readline/promises';
+import { workingDirectory } from '../directory.ts';
 import type { Given } from '../spec.ts';
 import { asked as read } from './asked.ts';
 import { df } from './df.ts';
@@ -13,7 +14,7 @@ import { openStore } from './store.ts';
 import { verify } from './verify.ts';
 
 export async function runInspect(given: Given): Promise<number> {
-  const cwd = process.cwd();
+  const cwd = workingDirectory(given.words[1] ?? '');
   const asked = read(given, cwd);
   const out = standardOut();
   const store = await openStore(asked.directory, asked.timeoutMs, (text) => out.note(text));

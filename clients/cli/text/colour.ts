@@ -25,6 +25,21 @@ export function coloursWanted(terminal: boolean, env: NodeJS.ProcessEnv): boolea
   return terminal && env['TERM'] !== 'dumb';
 }
 
+const OBEYED = /[\0-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;
+
+/** As one line, and what turns the direction of writing made visible too. A backslash stays one: commands are shown so. */
+export function oneLine(text: string): string {
+  return text.replace(OBEYED, (wild) => {
+    const code = wild.charCodeAt(0);
+    return code < 256 ? `\\x${code.toString(16).padStart(2, '0')}` : `\\u${code.toString(16).padStart(4, '0')}`;
+  });
+}
+
+/** JSON text of any layout, with what JSON would leave as it is but a terminal not. */
+export function harmlessJson(text: string): string {
+  return text.replace(OBEYED, (wild) => (wild === '\n' ? wild : `\\u${wild.charCodeAt(0).toString(16).padStart(4, '0')}`));
+}
+
 /** What a terminal would obey, made visible: keys and texts come from files and engines. */
 export function harmless(text: string): string {
   return text.replace(/[\0-\x08\x0b-\x1f\x7f-\x9f]/g, (wild) => `\\x${wild.charCodeAt(0).toString(16).padStart(2, '0')}`);
