@@ -32,12 +32,15 @@ class Names implements Store {
   readonly tree: Record<string, ListEntry[]>;
   findings: Record<string, VerifiedBlock[]> = {};
   swept: SweepState = 'removed';
+  /** A directory that gives no answer. */
+  mute = '';
   /** Given up from this request on. */
   hangsAt = Infinity;
   constructor(tree: Record<string, ListEntry[]>) {
     this.tree = tree;
   }
   async *list(path: string): AsyncGenerator<ListEntry> {
+    if (path === this.mute) throw new Unanswered(`listing ${path}: DEADLINE_EXCEEDED`, 'DEADLINE_EXCEEDED');
     for (const one of this.tree[path] ?? []) yield one;
   }
   verify(keys: readonly string[]): Promise<VerifiedBlock[]> {
@@ -268,6 +271,17 @@ describe('df', () => {
     ]);
   });
 
+  test('where the mount stops answering, what was seen by then is told, and that it is not all', async () => {
+    for (const words of [[], ['--json']]) {
+      const names = store();
+      names.mute = 'blocks/b/00';
+      const out = heard();
+      await expect(df(names, as('df', '/store', ...words), out)).rejects.toMatchObject({ message: 'listing blocks/b/00: DEADLINE_EXCEEDED', exitCode: 3 });
+      if (words.length > 0) expect(JSON.parse(out.lines[0]!)).toMatchObject({ complete: false, namespaces: { a: { files: 1 } }, total: { files: 2 } });
+      else expect(out.lines.at(-1)).toMatch(/as far as was looked, on ext4/);
+    }
+  });
+
   test('more namespaces than it keeps are one row', async () => {
     const out = heard();
     await df(store(), as('df', '/store', '--json'), out, 2);
@@ -443,6 +457,17 @@ describe('rm', () => {
       '1 file dated in the future: are the clocks of this machine and of the file system alike?',
       '1 file changed within the last 1 h: left alone',
     ]);
+  });
+
+  test('where the mount stops answering, what has gone by then is told', async () => {
+    const names = store();
+    names.sweep = () => Promise.reject(new Unanswered('removing: DEADLINE_EXCEEDED', 'DEADLINE_EXCEEDED'));
+    names.remove = () => Promise.reject(new Unanswered('removing: DEADLINE_EXCEEDED', 'DEADLINE_EXCEEDED'));
+    for (const [words, says] of [[['--leftovers'], 'removed 0 files'], [['--namespace', 'a'], 'removed 0 blocks of a']] as const) {
+      const out = heard();
+      await expect(rm(names, as('rm', '/store', ...words, '--yes'), out, nobody)).rejects.toMatchObject({ exitCode: 3 });
+      expect(out.lines.at(-1)).toContain(says);
+    }
   });
 
   test('one that changed meanwhile is left alone, and said', async () => {

@@ -6,7 +6,7 @@ import type { Asked } from './asked.ts';
 import type { Found, Kind } from './kinds.ts';
 import type { Out } from './out.ts';
 import { json, shown } from './shown.ts';
-import type { Store } from './store.ts';
+import { Unanswered, type Store } from './store.ts';
 import { besides, inNamespace, namespaces } from './walk.ts';
 
 /** Rows of their own; the others are added up in one. */
@@ -30,31 +30,40 @@ export async function df(store: Store, asked: Asked & { action: 'df' }, out: Out
     add(one, total);
     add(one, one.kind === 'block' ? of : kinds.get(one.kind)!);
   };
-  for await (const namespace of namespaces(store)) {
-    if (namespace.kind !== 'directory') {
-      take(namespace, others);
-      continue;
+  const look = async (): Promise<void> => {
+    for await (const namespace of namespaces(store)) {
+      if (namespace.kind !== 'directory') {
+        take(namespace, others);
+        continue;
+      }
+      let sum = none();
+      if (blocks.size < namespacesMax) blocks.set(namespace.entry.name, sum);
+      else {
+        sum = others;
+        more += 1;
+      }
+      for await (const one of inNamespace(store, namespace.entry.name)) take(one, sum);
     }
-    let sum = none();
-    if (blocks.size < namespacesMax) blocks.set(namespace.entry.name, sum);
-    else {
-      sum = others;
-      more += 1;
-    }
-    for await (const one of inNamespace(store, namespace.entry.name)) take(one, sum);
-  }
-  for await (const one of besides(store)) take(one, others);
+    for await (const one of besides(store)) take(one, others);
+  };
+  let broken: Unanswered | null = null;
+  await look().catch((error: unknown) => {
+    if (!(error instanceof Unanswered)) throw error;
+    broken = error; // what is known is told first
+  });
+  const complete = broken === null;
   if (asked.json) {
-    await out.line(json({ store_id: store.mount.store_id, fs_type: store.mount.fs_type, namespaces: Object.fromEntries(blocks), ...(more > 0 ? { other_namespaces: { namespaces: more, ...others } } : {}), ...Object.fromEntries(kinds), total }));
+    await out.line(json({ store_id: store.mount.store_id, fs_type: store.mount.fs_type, complete, namespaces: Object.fromEntries(blocks), ...(more > 0 ? { other_namespaces: { namespaces: more, ...others } } : {}), ...Object.fromEntries(kinds), total }));
   } else {
     const rows = [...blocks].sort(([, a], [, b]) => b.allocated_bytes - a.allocated_bytes).map(([name, sum]) => cells(sum, name));
     if (more > 0) rows.push(cells(others, `${more} more namespaces`));
     for (const [kind, says] of LEFT) if (kinds.get(kind)!.files > 0) rows.push(cells(kinds.get(kind)!, says));
-    rows.push(cells(total, `in all, on ${store.mount.fs_type ?? 'an unknown file system'} at ${shown(store.directory)}`));
+    rows.push(cells(total, `${complete ? 'in all' : 'as far as was looked'}, on ${store.mount.fs_type ?? 'an unknown file system'} at ${shown(store.directory)}`));
     for (const line of columns([['FILES', 'BYTES', 'ON DISK', ''], ...rows], '')) await out.line(line);
   }
   await out.flush();
-  return EXIT_OK;
+  if (broken === null) return EXIT_OK;
+  throw broken;
 }
 
 function add({ entry }: Found, sum: Sum): void {

@@ -62,27 +62,30 @@ async function removeNamespace(store: Store, asked: Rm, namespace: string, out: 
   if (blocks > 1 && !(await sure(asked, person, `Remove all ${blocks} blocks (${size(bytes)}) of ${namespace} in ${shown(store.directory)}?`))) return said(out, 'nothing was removed');
   let gone = 0;
   let failed = 0;
-  for (let pass = 1; pass <= PASSES_MAX; pass += 1) {
-    const before = gone;
-    failed = 0;
-    for (const directory of (await fanOut(store, namespace)).directories) {
-      let keys: string[] = [];
-      const some = async (): Promise<void> => {
-        const kept = keys.length === 0 ? 0 : await removed(store, keys, out);
-        gone += keys.length - kept;
-        failed += kept;
-        keys = [];
-      };
-      for await (const one of inside(store, directory)) {
-        if (one.kind === 'block') keys.push(one.key!);
-        if (keys.length === REMOVED_AT_ONCE) await some();
+  try {
+    for (let pass = 1; pass <= PASSES_MAX; pass += 1) {
+      const before = gone;
+      failed = 0;
+      for (const directory of (await fanOut(store, namespace)).directories) {
+        let keys: string[] = [];
+        const some = async (): Promise<void> => {
+          const kept = keys.length === 0 ? 0 : await removed(store, keys, out);
+          gone += keys.length - kept;
+          failed += kept;
+          keys = [];
+        };
+        for await (const one of inside(store, directory)) {
+          if (one.kind === 'block') keys.push(one.key!);
+          if (keys.length === REMOVED_AT_ONCE) await some();
+        }
+        await some();
       }
-      await some();
+      if (gone === before || failed > 0) break;
     }
-    if (gone === before || failed > 0) break;
+  } finally {
+    await out.line(`removed ${count(gone, 'block')} of ${namespace}; its record stays, so that no generation is given out twice`);
+    await out.flush();
   }
-  await out.line(`removed ${count(gone, 'block')} of ${namespace}; its record stays, so that no generation is given out twice`);
-  await out.flush();
   return failed === 0 ? EXIT_OK : EXIT_FOUND;
 }
 
@@ -113,14 +116,18 @@ async function removeLeftovers(store: Store, asked: Rm, olderMs: number, out: Ou
   if (!(await sure(asked, person, `Remove ${count(tally.files, 'file')} that stores and sidecars left behind (${size(tally.bytes)})?`))) return said(out, 'nothing was removed');
   let removedFiles = 0;
   let changed = 0;
-  for await (const one of leftovers(store, goes)) {
-    const state = await store.sweep(one.path, one.entry);
-    if (state === 'removed') removedFiles += 1;
-    if (state === 'changed') changed += 1;
+  try {
+    for await (const one of leftovers(store, goes)) {
+      const state = await store.sweep(one.path, one.entry);
+      if (state === 'removed') removedFiles += 1;
+      if (state === 'changed') changed += 1;
+    }
+  } finally {
+    // Also where the mount stopped answering.
+    if (changed > 0) out.note(`${count(changed, 'file')} changed meanwhile: left alone`);
+    await out.line(`removed ${count(removedFiles, 'file')}`);
+    await out.flush();
   }
-  if (changed > 0) out.note(`${count(changed, 'file')} changed meanwhile: left alone`);
-  await out.line(`removed ${count(removedFiles, 'file')}`);
-  await out.flush();
   return left;
 }
 const FUTURE_NAMED_MAX = 8;
