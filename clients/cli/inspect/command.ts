@@ -12,7 +12,7 @@ export const command: CommandSpec = {
   usage: 'ls|df|explain|verify|rm DIR [WHAT…] [options]',
   arguments: [
     { name: 'ACTION', does: 'what to do', choices: ACTIONS },
-    { name: 'DIR', does: 'the directory of the store', completes: 'directory' },
+    { name: 'DIR', does: 'the directory of the store' }, // not completed: the shell would hang where it hangs
     { name: 'WHAT', does: 'for ls NAMESPACE or NAMESPACE/PREFIX, for explain a key, a namespace or a file, for verify namespaces, for rm keys', optional: true, variadic: true },
   ],
   options: [
