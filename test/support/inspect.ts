@@ -22,9 +22,10 @@ export interface Inspecting {
   exited: Promise<Inspected>;
 }
 
-export function inspecting(words: readonly string[]): Inspecting {
+/** `uid`: as this user. */
+export function inspecting(words: readonly string[], uid?: number): Inspecting {
   const beganMs = performance.now();
-  const child = spawn(process.execPath, [sidecarMain(), 'inspect', ...words], { stdio: ['ignore', 'pipe', 'pipe'], cwd: '/' });
+  const child = spawn(process.execPath, [sidecarMain(), 'inspect', ...words], { stdio: ['ignore', 'pipe', 'pipe'], cwd: '/', ...(uid === undefined ? {} : { uid, gid: uid }) });
   onTestFinished(() => void child.kill('SIGKILL'));
   let stdout = '';
   let stderr = '';

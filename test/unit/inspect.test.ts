@@ -247,10 +247,15 @@ describe('ls', () => {
     expect(out.lines).toEqual(['demo/0069999a', 'demo/0069998a', 'demo/0069997a']);
     expect(out.notes).toEqual(['69997 names left out: sorting keeps the first 3 in the order that was asked for; without --sort all are listed']);
     const at = new Sorted('name', 3);
-    for (const name of ['c', 'a', 'b']) at.add(found('aside', entry(name)), name);
-    expect([at.rows().length, at.leftOut]).toEqual([3, 0]);
-    at.add(found('aside', entry('d')), 'd');
-    expect([at.rows().map((one) => one.row), at.leftOut]).toEqual([['a', 'b', 'c'], 1]);
+    for (const name of ['c', 'a', 'b']) at.add(found('aside', entry(name)));
+    const kept = (sorted: Sorted): string[] => [...sorted.rows()].map((one) => one.path);
+    expect([kept(at), at.leftOut]).toEqual([['aside/a', 'aside/b', 'aside/c'], 0]);
+    at.add(found('aside', entry('d')));
+    expect([kept(at), at.leftOut]).toEqual([['aside/a', 'aside/b', 'aside/c'], 1]);
+    const all = new Sorted('age');
+    const odd = found('blocks/demo/00', entry('00ff.kvb', { type: 'link', bytes: 2 ** 53 - 1, inode: '18446744073709551615', modified_ms: -1 }));
+    all.add(odd);
+    expect([...all.rows()]).toEqual([{ ...odd, entry: { ...odd.entry, changed_ns: '' } }]);
   });
 });
 

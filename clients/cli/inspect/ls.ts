@@ -24,13 +24,12 @@ export async function ls(store: Store, asked: Asked & { action: 'ls' }, out: Out
   for await (const one of source) {
     any = true;
     if (!wanted(one)) others += 1;
-    else if (sorted !== null) sorted.add(one, row(one, asked));
+    else if (sorted !== null) sorted.add(one);
     else await out.line(row(one, asked));
   }
-  const rows = sorted?.rows() ?? [];
-  for (const one of rows) await out.line(one.row);
+  for (const one of sorted?.rows() ?? []) await out.line(row(one, asked));
   await out.flush();
-  if (sorted !== null && sorted.leftOut > 0) out.note(`${count(sorted.leftOut, 'name')} left out: sorting keeps the first ${rows.length} in the order that was asked for; without --sort all are listed`);
+  if (sorted !== null && sorted.leftOut > 0) out.note(`${count(sorted.leftOut, 'name')} left out: sorting keeps the first ${sorted.kept} in the order that was asked for; without --sort all are listed`);
   if (others > 0) out.note(`${count(others, 'name')} beside ${others === 1 ? 'it is' : 'them are'} no ${namespace === null ? 'namespace' : 'block'}; --long shows ${others === 1 ? 'it' : 'them'}`);
   if (any || namespace === null || names.shut > 0) return names.exitCode;
   out.note(`there is no block of ${namespace}${asked.prefix === '' ? '' : `/${asked.prefix}…`} in ${shown(store.directory)}`);
