@@ -351,7 +351,7 @@ export class Collector implements Alarm {
     }
     this.#learnTotal(told.totalBytes, nowUs);
     if (step.action === 'look') {
-      if (this.#lease.looked(told.number, told.content, startedUs, nowUs)) this.#leaseDueUs = nowUs;
+      if (this.#lease.looked(told.number, told.content, startedUs, nowUs, told.modifiedNs)) this.#leaseDueUs = nowUs;
       else this.#reason = 'another sidecar collects';
       return;
     }
@@ -536,12 +536,12 @@ export class Collector implements Alarm {
   }
 }
 
-function readLease(text: string): { number: number; content: string; modifiedUs: number; totalBytes: number | null } | null {
+function readLease(text: string): { number: number; content: string; modifiedNs: string; modifiedUs: number; totalBytes: number | null } | null {
   try {
     const { number, content, modified_ns, total_bytes } = JSON.parse(text) as Record<string, unknown>;
     const modifiedUs = Number(modified_ns) / 1000;
     if (!Number.isSafeInteger(number) || !Number.isFinite(modifiedUs)) return null;
-    return { number: number as number, content: typeof content === 'string' ? content : '', modifiedUs, totalBytes: typeof total_bytes === 'number' && total_bytes > 0 ? total_bytes : null };
+    return { number: number as number, content: typeof content === 'string' ? content : '', modifiedNs: String(modified_ns), modifiedUs, totalBytes: typeof total_bytes === 'number' && total_bytes > 0 ? total_bytes : null };
   } catch {
     return null;
   }

@@ -1,7 +1,7 @@
 // collector_lease.ts — which of the sidecars that share a store collects: known by watching, without a common clock.
 //
-// The lease is a file whose content its holder changes every few seconds. Whoever sees one content for DEAD_US of his own
-// monotonic time takes the next number. The holder counts itself as one only until HOLD_US after it began its last
+// The lease is a file whose content its holder changes every few seconds (on a full disk its time only). Whoever sees no change of either for
+// DEAD_US of his own monotonic time takes the next number. The holder counts itself as one only until HOLD_US after it began its last
 // successful renewal, so it has stopped for a minute before anybody else may start, whatever held it up (SIGSTOP, a stuck
 // lane, a lost network). A machine that was suspended as a whole does not notice on its monotonic clock: that is
 // what the fence is for, the next number's file, which native looks for before each unlink.
@@ -32,7 +32,7 @@ export class CollectorLease {
   /** Of ours; 0: none, or another took the next. */
   #number = 0;
   #holdUntilUs = 0;
-  #seen: { number: number; content: string; sinceUs: number } | null = null;
+  #seen: { number: number; content: string; modifiedNs: string; sinceUs: number } | null = null;
   /** The number to take next; 0: look first. */
   #take = 0;
   /** The highest that was seen or had. */
@@ -66,11 +66,11 @@ export class CollectorLease {
   }
 
   /** What a look found. True: the next step is to take it, at once. */
-  looked(number: number, content: string, startedUs: number, nowUs: number): boolean {
+  looked(number: number, content: string, startedUs: number, nowUs: number, modifiedNs = ''): boolean {
     this.number = Math.max(this.number, number);
     const seen = this.#seen;
-    const unchanged = seen !== null && seen.number === number && seen.content === content;
-    if (!unchanged) this.#seen = { number, content, sinceUs: nowUs };
+    const unchanged = seen !== null && seen.number === number && seen.content === content && seen.modifiedNs === modifiedNs;
+    if (!unchanged) this.#seen = { number, content, modifiedNs, sinceUs: nowUs };
     // It was seen by sinceUs, and still there after startedUs: unchanged for at least what lies between.
     const dead = number === 0 || content === LEFT || (unchanged && startedUs - seen.sinceUs >= this.#times.deadUs);
     this.#take = dead ? number + 1 : 0;

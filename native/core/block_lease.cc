@@ -2,7 +2,8 @@
 //
 // It is a claim that others watch, and no lock: whoever sees that its content has not changed for long takes the next number,
 // and the old holder hears of it when he renews, or when he removes with a fence (lease.h). Nothing here compares clocks.
-// A file of it appears whole, so that nobody ever reads an empty one, and it keeps its number: leaving changes the content only.
+// A file of it appears whole, and it keeps its number: leaving changes the content only. On a disk without room, just where somebody must remove
+// blocks, it is renewed by its time alone and taken as an empty file, which want no room: so who watches looks at the time, too.
 #include <fcntl.h>
 #include <sys/stat.h>
 
@@ -59,8 +60,13 @@ class LeaseWork final : public Steps {
         const std::string name = std::to_string(op_.number);
         Phase phase = Phase::open;
         // Only what is taken is forced out: a power cut ends those who watch whether it changes, too.
-        const int published = publish_small_file(lane, op_, directory, name.c_str(), text, takes ? Publish::only_if_absent : Publish::replace, op_.file_mode, phase,
-                                                 takes ? Force::out : Force::not_at_all);
+        const Publish how = takes ? Publish::only_if_absent : Publish::replace;
+        const Force force = takes ? Force::out : Force::not_at_all;
+        int published = publish_small_file(lane, op_, directory, name.c_str(), text, how, op_.file_mode, phase, force);
+        if (published == -ENOSPC || published == -EDQUOT) {
+            if (op_.lease == LeaseAction::take) published = publish_small_file(lane, op_, directory, name.c_str(), "", how, op_.file_mode, phase, force);
+            if (op_.lease == LeaseAction::renew) published = touch(lane, directory, name, phase);
+        }
         if (published < 0 && published != -EEXIST) return fail(published, phase, "the lease collector/" + name);
         if (published == 0 && takes) op_.result.uncached = true;
         Leases leases;
@@ -93,6 +99,16 @@ class LeaseWork final : public Steps {
             if (stated == -call_refused) return;
             if (stated == 0 && found.changed_ns + abandoned_after_ns < now_ns) lane.unlink(op_, directory, name.c_str());
         }
+    }
+
+    int touch(LaneContext& lane, int directory, const std::string& name, Phase& phase) {
+        phase = Phase::open;
+        int fd = lane.open(op_, directory, name.c_str(), O_RDONLY | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW);
+        if (fd < 0) return fd;
+        phase = Phase::stat;
+        const int touched = lane.touch(op_, fd);
+        close(lane, fd);
+        return touched;
     }
 
     int stat_of(LaneContext& lane, int directory, const std::string& name, FileStat& found, Phase& phase) {

@@ -281,6 +281,19 @@ test('a store that grows is looked at again half way to its limit, one that does
   expect(lists()).toBe(4);
 });
 
+test('one that grows slowly is looked at when half of what is left may have been filled', () => {
+  const { store, one } = made(100 * MIB, blocks(50));
+  one.start();
+  one.clock.advance(30_000);
+  for (let i = 0; i < 7; i += 1) store.block('grown', `0${i}`, 20, MIB + i);
+  one.clock.advance(31_000);
+  expect(one.picture()).toMatchObject({ passes: 2, used_bytes: 57 * MIB + 21 });
+  one.clock.advance(180_000); // 43 MiB at 7 a minute: 184 s
+  expect(one.picture()).toMatchObject({ passes: 2 });
+  one.clock.advance(8_000);
+  expect(one.picture()).toMatchObject({ passes: 3 });
+});
+
 test('what this sidecar stores itself brings the next pass early', () => {
   const { store, one } = made(60 * MIB, blocks(50));
   one.start();

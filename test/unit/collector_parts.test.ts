@@ -50,6 +50,13 @@ test('a holder whose content did not change for two minutes of our time is dead,
   expect(one.next()).toMatchObject({ action: 'take', number: 8 });
 });
 
+test('a lease of which only the time changes has a holder, whose disk is full', () => {
+  const one = new CollectorLease('one', LEASE_TIMES);
+  expect(one.looked(7, '', 0, 5, '1000')).toBe(false);
+  expect(one.looked(7, '', 5 + DEAD_US, 6 + DEAD_US, '2000')).toBe(false);
+  expect(one.looked(7, '', 6 + 2 * DEAD_US, 7 + 2 * DEAD_US, '2000')).toBe(true);
+});
+
 test('content that changed, or another number, begins anew', () => {
   const one = lease();
   one.looked(7, 'other 1', 0, 5);
