@@ -162,7 +162,7 @@ test.skipIf(nobodyIsKeptOut)('where one directory may not be looked into and ano
   chmodSync(shut, 0);
   chmodSync(kept, 0o555);
   onTestFinished(() => [shut, kept].forEach((path) => chmodSync(path, 0o755)));
-  const look = (...words: string[]) => inspecting(words, NOBODY).exited;
+  const look = (...words: string[]) => inspecting(words, { uid: NOBODY }).exited;
 
   const summed = await look('df', root);
   expect(summed, summed.stderr).toMatchObject({ status: 3, stdout: expect.stringMatching(/ demo\n[^]*as far as was looked, without 1 directory, on /), stderr: expect.stringMatching(/^kvlane inspect: listing blocks\/demo\/01: IO_ERROR: .*EACCES.*: passed over\n$/) });
@@ -207,6 +207,13 @@ test('where there is no store it says so, names what is there, and makes nothing
   expect(await inspect('verify', root)).toMatchObject({ status: 2, stderr: expect.stringContaining('does not describe a store of format 1') });
   expect(namesIn(root)).toEqual([WILD, 'inner', 'kvlane.json'].sort());
   expect(await inspect('ls', join(root, 'nowhere'))).toMatchObject({ status: 2, stderr: expect.stringContaining('there is no directory') });
+}, 60_000);
+
+test('where find cannot say what is in a directory, as that of busybox, nothing is said of it', async () => {
+  const programs = freshDirectory();
+  writeFileSync(join(programs, 'find'), '#!/bin/sh\nexit 1\n', { mode: 0o755 });
+  const { status, stderr } = await inspecting(['df', freshDirectory()], { path: programs }).exited;
+  expect([status, stderr]).toEqual([2, expect.stringMatching(/^kvlane inspect: [^\n]* is no store that can be looked at: [^\n]*kvlane\.json is missing[^\n]*\n$/)]);
 }, 60_000);
 
 test('ten thousand blocks: all are listed once, verified, and summed up', async () => {
