@@ -11,7 +11,7 @@ import { dated, ls } from '../../clients/cli/inspect/ls.ts';
 import type { Out } from '../../clients/cli/inspect/out.ts';
 import { SHUT_NAMED_MAX } from '../../clients/cli/inspect/open_names.ts';
 import { Progress } from '../../clients/cli/inspect/progress.ts';
-import { rm } from '../../clients/cli/inspect/rm.ts';
+import { FAILED_NAMED_MAX, rm } from '../../clients/cli/inspect/rm.ts';
 import { json, shown } from '../../clients/cli/inspect/shown.ts';
 import { Sorted } from '../../clients/cli/inspect/sorted.ts';
 import { Unanswered, type Store } from '../../clients/cli/inspect/store.ts';
@@ -605,6 +605,17 @@ describe('rm', () => {
     expect(await rm(names, as('rm', '/store', '--leftovers', '--older-than', '0s', '--yes'), out, { ...nobody, nowMs: () => NOW_MS + HOUR_MS })).toBe(1);
     expect(out.lines).toEqual(['removed 2 files']);
     expect(out.notes).toEqual([`removing recycle/${WRITER}/1: IO_ERROR: EACCES`, '1 file could not be removed']);
+  });
+
+  test('so many that cannot be removed are named, all are counted', async () => {
+    for (const past of [0, 1]) {
+      const names = new Names({ recycle: [directory(WRITER)], [`recycle/${WRITER}`]: Array.from({ length: FAILED_NAMED_MAX + past }, (_, i) => entry(String(i), { changed_ms: 0 })) });
+      names.unswept = Array.from({ length: FAILED_NAMED_MAX + past }, (_, i) => `recycle/${WRITER}/${i}`);
+      const out = heard();
+      expect(await rm(names, as('rm', '/store', '--leftovers', '--yes'), out, nobody)).toBe(1);
+      expect(out.notes.slice(FAILED_NAMED_MAX)).toEqual([`${FAILED_NAMED_MAX + past} files could not be removed`]);
+      expect(out.lines).toEqual(['removed 0 files']);
+    }
   });
 
   test('leftovers that a listing passed over while others went are removed by the next', async () => {

@@ -164,7 +164,8 @@ async function removeLeftovers(store: Store, asked: Rm, olderMs: number, out: Ou
   return failed + tally.future > 0 ? EXIT_FOUND : names.exitCode;
 }
 const FUTURE_NAMED_MAX = 8;
-const FAILED_NAMED_MAX = 8;
+/** Of files that cannot be removed: a directory that may not be written has many. */
+export const FAILED_NAMED_MAX = 8;
 
 /** How many could not be removed. */
 async function removed(store: Store, keys: readonly string[], out: Out): Promise<number> {
