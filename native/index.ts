@@ -145,7 +145,7 @@ export type OpSpec = { id: number; mount: number; rootGeneration: number; /** 0:
   | { kind: 'verify'; namespace: string; hex: string }
   /** A leftover that is no block: blocks/NS/ab/….tmp, recycle/W/N, aside/N; not this process's own. Conditions as of `remove`, but by the time of change. */
   | { kind: 'remove_file'; path: string; inode: string; changedNs: string; fence: string }
-  /** Those that were modified longer ago get the time of now. text: {"touched":n,"absent":n,"fresh":n,"failed":n}; errno: of the first that failed. */
+  /** Those that were modified longer ago, or so far in the future, get the time of now. text: {"touched":n,"absent":n,"fresh":n,"failed":n}; errno: of the first that failed. */
   | { kind: 'touch'; namespace: string; names: readonly string[]; olderUs: number }
   /**
    * Who may remove blocks for room: the highest number in collector/. text, of each action: {"number":n,"modified_ns":"…"}, where modified_ns is by the file

@@ -17,16 +17,24 @@ import { StoreScan } from './store_scan.ts';
 export const GOAL_OF_LIMIT = 0.95;
 /** A disk that others filled must not drain the store to nothing: stores that find no room never bring it below this. */
 export const URGED_FLOOR_OF_LIMIT = 0.5;
-/** What one urged pass removes: a 64th of the limit, or where that is less, this, or so many blocks. */
+/** What one urged pass removes: a 64th of the limit, or where that is less, this, and so many blocks. */
 export const URGED_PART_OF_LIMIT = 1 / 64;
 export const URGED_BYTES_MIN = 64 * 1024 * 1024;
 export const URGED_BLOCKS_MIN = 16;
+/** And never more than this, or with a small limit one pass would go straight to the floor. */
+export const URGED_PART_OF_LIMIT_MAX = 1 / 8;
 /** No call of it is waited for longer. */
 export const CALL_TIMEOUT_US = 10_000_000;
 /** 2,000 removals a second: more than a disk takes of new blocks of 1 MiB, and a tenth of what ext4 can unlink. */
 export const EVICTION_SPACING_US = 500;
+/** Steps of one turn of the loop: half a millisecond at most, where all 32,768 took 22 ms. */
+export const TURNED_OVER_MAX = 1_024;
+/** Blocks that may not go now, one after another in one turn; beyond them the loop has its turn. */
+export const PASSED_OVER_MAX = 64;
 /** Removals that failed in one pass: one bad file is passed over, this many are a bad file system. */
 export const FAILED_REMOVALS_MAX = 16;
+/** These say something of one file (another user's, one that is immutable), and nothing of its file system: passed over, however many. */
+const REFUSALS: ReadonlySet<string> = new Set(['EACCES', 'EPERM', 'EINVAL']);
 
 export interface CollectorTimes extends LeaseTimes {
   callUs: number;
@@ -56,6 +64,8 @@ export interface AskAnswer {
   status: NativeStatus | 'stuck';
   text: string;
   kept: boolean;
+  /** The errno's name; empty: none. */
+  error: string;
   /** In words, for whatever is not ok. */
   why: string;
 }
@@ -93,9 +103,14 @@ interface Pass {
   goalBytes: number;
   /** Of an urged pass within the limit: stop here, whatever the goal. */
   urgedBytes: number;
+  /** And here, however few blocks that are. */
+  urgedBytesMax: number;
   freedBytes: number;
   evicted: number;
   failedRemovals: number;
+  /** Passed over, since removing them was refused; the first of them, and why. */
+  refused: number;
+  firstRefusal: string;
   leftovers: Leftover[];
 }
 
@@ -147,8 +162,7 @@ export class Collector implements Alarm {
   /** Nothing is asked any more; what is in hand is its lane's. */
   stop(nowUs: number): void {
     this.#deps.deadlines.clear(this);
-    this.#endPass(nowUs, 'the store is another one');
-    this.#tellWaiters(false, nowUs);
+    this.#leavePass(nowUs);
     this.#lease.fenced();
     this.#inHand = null;
   }
@@ -211,8 +225,8 @@ export class Collector implements Alarm {
   /** Gives the lease back, so that another needs not wait; `done` once, when that is over or there is nothing to give. */
   leave(nowUs: number, done: () => void): void {
     this.#deps.deadlines.clear(this);
-    this.#endPass(nowUs, 'the sidecar is leaving');
-    this.#tellWaiters(false, nowUs);
+    this.#leavePass(nowUs);
+    this.#reason = 'the sidecar is leaving';
     if (!this.#lease.holds(nowUs) || this.#deps.lane.obstacle() !== '') return done();
     this.#leaving = done;
     if (this.#inHand === null) this.#giveBack(nowUs);
@@ -303,10 +317,20 @@ export class Collector implements Alarm {
         this.#ask({ kind: 'list', ...next }, nowUs);
         return;
       }
+      const nonsense = this.#falseSize(pass.scan.usedBytes);
+      if (nonsense !== '') {
+        this.#fail(nowUs, nonsense);
+        this.#step(nowUs);
+        return;
+      }
       this.#scanned(pass, nowUs);
     }
     if (pass.stage === 'evicting') {
       const block = this.#nextVictim(pass, nowUs);
+      if (block === 'later') {
+        this.#wakeAt(nowUs + 1);
+        return;
+      }
       if (block !== null) {
         this.#ask({ kind: 'remove', block, fence: this.#lease.fence }, nowUs);
         return;
@@ -398,7 +422,7 @@ export class Collector implements Alarm {
     }
     const oldest = new Oldest();
     this.#leftovers.passBegins();
-    this.#pass = { startedUs: nowUs, stage: 'scanning', scan: new StoreScan(oldest, this.#leftovers), oldest, urged: this.#urgeWanted, goalBytes: limit, urgedBytes: Infinity, freedBytes: 0, evicted: 0, failedRemovals: 0, leftovers: [] };
+    this.#pass = { startedUs: nowUs, stage: 'scanning', scan: new StoreScan(oldest, this.#leftovers), oldest, urged: this.#urgeWanted, goalBytes: limit, urgedBytes: Infinity, urgedBytesMax: Infinity, freedBytes: 0, evicted: 0, failedRemovals: 0, refused: 0, firstRefusal: '', leftovers: [] };
     this.#urgeWanted = false;
     this.#reason = '';
     return true;
@@ -410,6 +434,13 @@ export class Collector implements Alarm {
     if (answer.status === 'not_found') pass.scan.isGone();
     else if (answer.status !== 'ok') this.#fail(nowUs, `${path} cannot be listed: ${answer.why}`);
     else if (!pass.scan.listed(answer.text, this.#fsNowUs(nowUs), nowUs)) this.#fail(nowUs, `the listing of ${path} cannot be read`);
+  }
+
+  /** Why a share of this file system's size is no limit. Some, of FUSE, claim what they like. */
+  #falseSize(used: number): string {
+    const isShare = this.#deps.limitBytes(null) === null;
+    if (!isShare || this.#totalBytes === null || used <= this.#totalBytes) return '';
+    return `the file system says that it has ${this.#totalBytes} bytes, and the blocks occupy ${used}: a share of that is no limit; give one with --capacity-bytes`;
   }
 
   #scanned(pass: Pass, nowUs: number): void {
@@ -426,6 +457,7 @@ export class Collector implements Alarm {
     else if (pass.urged) {
       pass.goalBytes = limit * URGED_FLOOR_OF_LIMIT;
       pass.urgedBytes = Math.max(limit * URGED_PART_OF_LIMIT, URGED_BYTES_MIN);
+      pass.urgedBytesMax = limit * URGED_PART_OF_LIMIT_MAX;
     } else pass.goalBytes = used;
   }
 
@@ -438,47 +470,55 @@ export class Collector implements Alarm {
     this.#nextPassUs = nowUs + Math.round(Math.max(nowUs - pass.startedUs, Math.min(passMaxUs, Math.max(passUs, halfUs))));
   }
 
-  #nextVictim(pass: Pass, nowUs: number): Candidate | null {
+  #nextVictim(pass: Pass, nowUs: number): Candidate | 'later' | null {
     const { lane } = this.#deps;
-    for (;;) {
-      const used = this.#usedBytes!;
-      if (used <= pass.goalBytes) return null;
-      if (pass.urgedBytes !== Infinity && pass.freedBytes >= pass.urgedBytes && pass.evicted >= URGED_BLOCKS_MIN) return null;
+    const used = this.#usedBytes!;
+    if (used <= pass.goalBytes) return null;
+    if (pass.freedBytes >= pass.urgedBytesMax || (pass.freedBytes >= pass.urgedBytes && pass.evicted >= URGED_BLOCKS_MIN)) return null;
+    if (!pass.oldest.turnOver(TURNED_OVER_MAX)) return 'later';
+    for (let passedOver = 0; passedOver < PASSED_OVER_MAX; passedOver += 1) {
       const block = pass.oldest.next();
       if (block === null) return null;
       if (this.#fsNowUs(nowUs) - block.rankUs < this.#times.youngUs) return null; // and so are all that follow
-      if (pass.urgedBytes !== Infinity && used - block.allocatedBytes < pass.goalBytes) continue; // not below the floor
+      if (pass.urgedBytes !== Infinity && used - block.allocatedBytes < pass.goalBytes) return null; // not below the floor
       if (!lane.isBusy(block.namespace, block.hex, nowUs)) return block;
     }
+    return 'later';
   }
 
   #removeAnswered(block: Candidate, answer: AskAnswer, nowUs: number): void {
     const pass = this.#pass;
-    const gone = answer.status === 'not_found' || (answer.status === 'ok' && !answer.kept);
-    if (gone && this.#usedBytes !== null) {
+    const removed = answer.status === 'ok' && !answer.kept;
+    if ((removed || answer.status === 'not_found') && this.#usedBytes !== null) {
       this.#usedBytes = Math.max(0, this.#usedBytes - block.allocatedBytes);
       this.#blocks -= 1;
     }
-    if (answer.status === 'ok' && !answer.kept) {
+    if (removed) {
       this.figures.evicted_blocks += 1;
       this.figures.evicted_bytes += block.allocatedBytes;
     }
     if (pass === null) return;
-    if (gone) {
+    if (removed) {
       pass.freedBytes += block.allocatedBytes;
       pass.evicted += 1;
       if (pass.urged && pass.freedBytes >= URGED_BYTES_MIN) this.#tellWaiters(true, nowUs);
-    } else if (answer.status !== 'ok') this.#removalFailed(pass, answer, `${block.namespace}/${block.hex}`, nowUs);
+    } else if (answer.status !== 'ok' && answer.status !== 'not_found') this.#removalFailed(pass, answer, `${block.namespace}/${block.hex}`, nowUs);
   }
 
   #leftoverAnswered({ path }: Leftover, answer: AskAnswer, nowUs: number): void {
-    if (answer.status === 'ok' || answer.status === 'not_found') {
+    if (answer.status === 'ok' || answer.status === 'not_found' || answer.error === 'EBUSY') { // this process's own: it lives
       if (answer.status === 'ok' && !answer.kept) this.figures.orphans_removed += 1;
       this.#leftovers.forget(path);
     } else if (this.#pass !== null) this.#removalFailed(this.#pass, answer, path, nowUs);
   }
 
   #removalFailed(pass: Pass, answer: AskAnswer, what: string, nowUs: number): void {
+    if (REFUSALS.has(answer.error)) {
+      pass.refused += 1;
+      if (pass.refused === 1) pass.firstRefusal = `${what}: ${answer.why}`;
+      return;
+    }
+    if (answer.error === 'EBUSY') return;
     pass.failedRemovals += 1;
     if (answer.status === 'fenced') {
       this.#lease.fenced();
@@ -499,6 +539,10 @@ export class Collector implements Alarm {
     this.#pass = null;
     const tookUs = nowUs - pass.startedUs;
     this.#reason = failed;
+    if (pass.refused > 0) {
+      this.#deps.say('warn', 'not evicted', { files: pass.refused, first: pass.firstRefusal });
+      if (failed === '') this.#reason = `${pass.refused} ${pass.refused === 1 ? 'file' : 'files'} may not be removed, the first ${pass.firstRefusal}`;
+    }
     if (failed === '') {
       this.figures.passes += 1;
       this.figures.last_pass_ms = Math.round(tookUs / 1000);
@@ -511,11 +555,23 @@ export class Collector implements Alarm {
       this.#nextPassUs = nowUs + Math.max(tookUs, Math.min(this.#times.passMaxUs, this.#times.passUs * 2 ** (this.#failures - 1)));
     }
     if (failed !== '' || pass.evicted > 0) {
-      const fields = { used_bytes: this.#usedBytes, evicted_blocks: pass.evicted, evicted_bytes: pass.freedBytes, urged: pass.urged, took_ms: Math.round(tookUs / 1000) };
+      const fields = this.#told(pass, nowUs);
       if (failed === '') this.#deps.say('info', 'collected', fields);
       else this.#deps.say('warn', 'collecting failed', { reason: failed, ...fields });
     }
     if (pass.urged && pass.stage !== 'sweeping') this.#tellWaiters(pass.evicted > 0, nowUs);
+  }
+
+  /** In the midst of it, and no failure: what it did is done, and whoever collects next begins anew. */
+  #leavePass(nowUs: number): void {
+    const pass = this.#pass;
+    this.#pass = null;
+    if (pass !== null && pass.evicted > 0) this.#deps.say('info', 'collected', this.#told(pass, nowUs));
+    this.#tellWaiters(pass !== null && pass.urged && pass.evicted > 0, nowUs);
+  }
+
+  #told(pass: Pass, nowUs: number): object {
+    return { used_bytes: this.#usedBytes, evicted_blocks: pass.evicted, evicted_bytes: pass.freedBytes, urged: pass.urged, took_ms: Math.round((nowUs - pass.startedUs) / 1000) };
   }
 
   #tellWaiters(madeRoom: boolean, nowUs: number): void {

@@ -104,15 +104,16 @@ export class OwnLane implements CollectorLane, Owner, Alarm {
     const settled = this.#deps.lanes.settle(operation, nowUs);
     if (settled.quarantined) this.#stuck = operation;
     const status = settled.quarantined ? 'stuck' : 'expired';
-    this.#answered({ status, text: '', kept: false, why: settled.quarantined ? `it was in ${settled.phase} in the kernel for ${Math.round((nowUs - settled.sinceUs) / 1000)} ms` : 'its time was over before it began' }, nowUs);
+    this.#answered({ status, text: '', kept: false, error: '', why: settled.quarantined ? `it was in ${settled.phase} in the kernel for ${Math.round((nowUs - settled.sinceUs) / 1000)} ms` : 'its time was over before it began' }, nowUs);
   }
 
   completed(operation: Operation, done: Done, nowUs: number): void {
     this.#operation = null;
     this.#deps.deadlines.clear(this);
     this.#removed(operation, done);
-    const why = done.status === 'ok' ? '' : [done.errno === 0 ? done.status : errnoName(done.errno), done.text].filter((word) => word !== '').join(': ');
-    this.#answered({ status: done.status, text: done.text, kept: done.kept, why }, nowUs);
+    const error = done.errno === 0 ? '' : errnoName(done.errno);
+    const why = done.status === 'ok' ? '' : [error === '' ? done.status : error, done.text].filter((word) => word !== '').join(': ');
+    this.#answered({ status: done.status, text: done.text, kept: done.kept, error, why }, nowUs);
   }
 
   returned(operation: Operation, done: Done): void {

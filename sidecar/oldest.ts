@@ -1,7 +1,8 @@
 // oldest.ts — of any number of blocks the K that were used longest ago, in bounded memory.
 //
-// A heap with the youngest on top while blocks are offered: whoever is older than that takes its place. Turned over
-// once, it gives them out oldest first, a step of log K each: sorting 65,536 at once would hold up the loop.
+// A heap with the youngest on top while blocks are offered: whoever is older than that takes its place. Turned over, it
+// gives them out oldest first, a step of log K each. Sorting 65,536 at once, or turning so many over, would hold up the loop:
+// that too is done in pieces, by whoever wants them out.
 
 /** A million blocks of 1 MiB are a TiB, and a pass frees a twentieth: 50,000. What it frees beyond K comes with the next pass. */
 export const OLDEST_MAX = 65_536;
@@ -21,6 +22,8 @@ export class Oldest {
   #heap: Candidate[] = [];
   #max: number;
   #givingOut = false;
+  /** Below it nothing is in the new order yet. */
+  #unturned = 0;
 
   constructor(max = OLDEST_MAX) {
     this.#max = max;
@@ -47,12 +50,20 @@ export class Oldest {
     }
   }
 
-  /** The oldest that is left; null when none is. Nothing can be offered any more. */
-  next(): Candidate | null {
+  /** So many steps towards giving them out; true: there. Nothing can be offered any more. */
+  turnOver(steps: number): boolean {
     if (!this.#givingOut) {
       this.#givingOut = true;
-      for (let at = (this.#heap.length >> 1) - 1; at >= 0; at -= 1) this.#down(at);
+      this.#unturned = this.#heap.length >> 1;
     }
+    const until = Math.max(0, this.#unturned - steps);
+    while (this.#unturned > until) this.#down((this.#unturned -= 1));
+    return this.#unturned === 0;
+  }
+
+  /** The oldest that is left; null when none is. Only when they are turned over. */
+  next(): Candidate | null {
+    if (!this.#givingOut || this.#unturned > 0) throw new Error('they are not turned over');
     const [oldest] = this.#heap;
     if (oldest === undefined) return null;
     const last = this.#heap.pop()!;

@@ -246,12 +246,14 @@ function whole(min: number, max: number): (word: string) => number {
   };
 }
 
-const UNITS: Record<string, number> = { '': 1, kib: 1024, mib: 1024 ** 2, gib: 1024 ** 3, tib: 1024 ** 4 };
+const UNITS: Record<string, bigint> = { '': 1n, kib: 2n ** 10n, mib: 2n ** 20n, gib: 2n ** 30n, tib: 2n ** 40n };
 
-/** NaN where it is none. */
+/** NaN where it is none, or more than a number holds exactly. */
 function sizeOf(word: string): number {
-  const [, digits = '', unit = ''] = /^([0-9]{1,15}) ?(|[KMGT]iB)$/i.exec(word) ?? [];
-  return digits === '' ? NaN : Number(digits) * UNITS[unit.toLowerCase()]!;
+  const [, digits = '', unit = ''] = /^([0-9]{1,16}) ?(|[KMGT]iB)$/i.exec(word) ?? [];
+  if (digits === '') return NaN;
+  const bytes = BigInt(digits) * UNITS[unit.toLowerCase()]!;
+  return bytes > BigInt(CAPACITY_BYTES_MAX) ? NaN : Number(bytes);
 }
 
 /** For mount `name`, or null: for each that has no word of its own. */

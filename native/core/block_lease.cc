@@ -19,6 +19,7 @@
 namespace kvlane {
 namespace {
 
+constexpr uint64_t exact_max = uint64_t{1} << 53;  // a larger number would be another one in JavaScript
 constexpr size_t lease_text_bytes_max = 1024;  // host, process and a count are some hundred; read and written in one call
 constexpr const char* left_text = "left";
 constexpr int looks_max = 3;  // the highest may go while it is being opened, but only because the next but one has been taken
@@ -83,9 +84,11 @@ class LeaseWork final : public Steps {
         if (stated < 0) return fail(stated, phase, "the lease collector/" + name);
         if (takes) sweep(lane, directory, leases, found.modified_ns);
         // A share of the file system is asked for with the lease; where it is not told, the others know no less than before.
+        // Some say as many blocks as the field holds: the product must not come round to a small one, of which blocks would be removed.
+        FileSystemRoom room;
         uint64_t total_bytes = 0;
-        if (lane.fs_bytes(op_, root, total_bytes) < 0) total_bytes = 0;
-        return answer(op_.number, found.modified_ns, nullptr, total_bytes);
+        const bool told = lane.room(op_, root, room) == 0 && !__builtin_mul_overflow(room.blocks, room.block_bytes, &total_bytes) && total_bytes <= exact_max;
+        return answer(op_.number, found.modified_ns, nullptr, told ? total_bytes : 0);
     }
 
     // What came before, and what others began and never published.

@@ -1,7 +1,7 @@
 // block_touch.cc — blocks that are in use get a new time of modification, so that whoever makes room sees it.
 //
 // One that was touched lately is left alone: a time that changes is a write to its inode, on a network file system a
-// call to the server.
+// call to the server. A time from the future is as old as it is ahead, as whoever makes room takes it: use mends it.
 #include <fcntl.h>
 #include <sys/stat.h>
 
@@ -40,6 +40,8 @@ class TouchWork final : public Steps {
     static constexpr int touched = 1;
     static constexpr int fresh = 0;
 
+    static uint64_t apart(uint64_t one, uint64_t other) { return one < other ? other - one : one - other; }
+
     int touch(LaneContext& lane, int directory, const std::string& path) {
         // Not O_PATH: a network file system is asked how the file is now only when it is opened. A FIFO is not waited for.
         int fd = lane.open(op_, directory, path.c_str(), O_RDONLY | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW);
@@ -47,7 +49,7 @@ class TouchWork final : public Steps {
         FileStat found;
         int result = lane.stat(op_, fd, found);
         if (result == 0 && !S_ISREG(found.mode)) result = -ENOTSUP;
-        if (result == 0 && found.modified_ns / 1000 + op_.older_us < unix_us()) {
+        if (result == 0 && apart(found.modified_ns / 1000, unix_us()) >= op_.older_us) {
             result = lane.touch(op_, fd);
             if (result == 0) result = touched;
         }

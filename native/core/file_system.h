@@ -60,7 +60,6 @@ class FileSystem {
     // Of a name in the directory, never of what a link leads to.
     virtual int stat_name(int directory, const char* name, FileStat& out) = 0;
     virtual int fs_type(int fd, uint64_t& magic) = 0;
-    virtual int fs_bytes(int fd, uint64_t& total) = 0;  // of the whole file system, used or not
     virtual int64_t preadv(int fd, const iovec* parts, int count, int64_t offset) = 0;
     virtual int64_t pwritev(int fd, const iovec* parts, int count, int64_t offset) = 0;
     virtual int fsync(int fd) = 0;

@@ -95,10 +95,6 @@ int LaneContext::stat_name(Operation& operation, int directory, const char* name
     return as_int(guarded(operation, Phase::stat, Syscall::statx, [&] { return file_system_.stat_name(directory, name, out); }));
 }
 
-int LaneContext::fs_bytes(Operation& operation, int fd, uint64_t& total) {
-    return as_int(guarded(operation, Phase::stat, Syscall::fstatfs, [&] { return file_system_.fs_bytes(fd, total); }));
-}
-
 int LaneContext::fs_type(Operation& operation, int fd, uint64_t& magic) {
     return as_int(guarded(operation, Phase::stat, Syscall::fstatfs, [&] { return file_system_.fs_type(fd, magic); }));
 }

@@ -83,7 +83,6 @@ class LaneContext {
              FileSystem::Freshness freshness = FileSystem::Freshness::as_usual);
     int stat_name(Operation& operation, int directory, const char* name, FileStat& out);
     int fs_type(Operation& operation, int fd, uint64_t& magic);
-    int fs_bytes(Operation& operation, int fd, uint64_t& total);
     int64_t read(Operation& operation, Phase phase, int fd, void* to, size_t bytes, int64_t offset);
     int64_t write(Operation& operation, Phase phase, int fd, const void* from, size_t bytes, int64_t offset);
     int fsync(Operation& operation, int fd);

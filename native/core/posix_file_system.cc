@@ -110,12 +110,6 @@ class PosixFileSystem final : public FileSystem {
         return static_cast<int>(result);
     }
 
-    int fs_bytes(int fd, uint64_t& total) override {
-        struct statfs found = {};
-        const int64_t result = call(SYS_fstatfs, fd, &found);
-        if (result == 0) total = static_cast<uint64_t>(found.f_blocks) * static_cast<uint64_t>(found.f_frsize != 0 ? found.f_frsize : found.f_bsize);
-        return static_cast<int>(result);
-    }
 
     int64_t preadv(int fd, const iovec* parts, int count, int64_t offset) override {
         return call(SYS_preadv, fd, parts, static_cast<long>(count), offset, 0L);

@@ -116,11 +116,15 @@ export class CollectedStore {
 }
 
 export function ok(text: string): AskAnswer {
-  return { status: 'ok', text, kept: false, why: '' };
+  return { status: 'ok', text, kept: false, error: '', why: '' };
 }
 
 export function not(status: AskAnswer['status'], why: string = status): AskAnswer {
-  return { status, text: '', kept: false, why };
+  return { status, text: '', kept: false, error: '', why };
+}
+
+export function refused(error: string): AskAnswer {
+  return { ...not('io_error', error), error };
 }
 
 /** One sidecar's collector, with its lane in the test's hand. */

@@ -1,9 +1,10 @@
 // One store's collector on a store in memory: what it removes, what it never removes, and when it stops.
-import { expect, test } from 'vitest';
-import { COLLECTOR_TIMES, FAILED_REMOVALS_MAX, URGED_BYTES_MIN } from '../../sidecar/collector.ts';
+import { expect, onTestFinished, test, vi } from 'vitest';
+import { COLLECTOR_TIMES, FAILED_REMOVALS_MAX, PASSED_OVER_MAX, URGED_BYTES_MIN } from '../../sidecar/collector.ts';
 import { DEAD_US, HOLD_US } from '../../sidecar/collector_lease.ts';
 import { LEFTOVER_AGE_US } from '../../sidecar/leftovers.ts';
-import { CollectedStore, Collecting, not } from '../support/collected_store.ts';
+import { OLDEST_MAX, Oldest } from '../../sidecar/oldest.ts';
+import { CollectedStore, Collecting, not, ok, refused } from '../support/collected_store.ts';
 import { manualClock } from '../support/manual_clock.ts';
 
 const MIB = 1 << 20;
@@ -126,9 +127,52 @@ test('removals that fail are passed over, and sixteen of them end the pass', () 
   for (let i = 0; i < FAILED_REMOVALS_MAX; i += 1) {
     one.clock.advance(500);
     expect(one.picture()['state']).toBe('evicting');
-    one.let(not('io_error', 'EPERM'));
+    one.let(refused('EIO'));
   }
   expect(one.picture()).toMatchObject({ state: 'idle', failed_passes: 1 });
+  expect(store.removed).toEqual([]);
+});
+
+test.each(['EACCES', 'EPERM', 'EINVAL'])('blocks that may not be removed (%s) are passed over, however many, told once a pass, and the others go', (error) => {
+  const { store, one } = made(40 * MIB, blocks(50));
+  one.hold.add('remove');
+  one.start();
+  const theirs = FAILED_REMOVALS_MAX + 4;
+  for (let i = 0; i < theirs; i += 1) {
+    one.clock.advance(500);
+    one.let(refused(error));
+  }
+  one.hold.clear();
+  one.clock.advance(500);
+  if (one.waiting !== null) one.let();
+  one.clock.advance(5_000);
+  expect(one.picture()).toMatchObject({ used_bytes: 38 * MIB, evicted_blocks: 12, passes: 1, failed_passes: 0, reason: `20 files may not be removed, the first n/00: ${error}` });
+  expect(store.blocks().slice(0, theirs)).toEqual(Array.from({ length: theirs }, (_, i) => i.toString(16).padStart(2, '0')));
+  expect(one.said.filter(({ event }) => event === 'not evicted')).toEqual([{ event: 'not evicted', fields: { files: theirs, first: `n/00: ${error}` } }]);
+});
+
+test('a block that is gone when it is to be removed makes the store smaller, and was not evicted', () => {
+  const { store, one } = made(40 * MIB, blocks(50));
+  one.before = (ask) => {
+    if (ask.kind === 'remove' && ask.block.hex <= '03') store.files.delete(`blocks/n/${ask.block.hex}/${ask.block.hex}.kvb`);
+  };
+  one.start();
+  one.clock.advance(5_000);
+  expect(store.removed).toHaveLength(8);
+  expect(one.picture()).toMatchObject({ used_bytes: 38 * MIB, blocks: 38, evicted_blocks: 8, failed_passes: 0 });
+  expect(one.said.at(-1)).toMatchObject({ event: 'collected', fields: { evicted_blocks: 8, evicted_bytes: 8 * MIB } });
+});
+
+test('what kvlane did not name, or lies where kvlane would not look, is neither counted nor removed', () => {
+  const theirs = ['blocks/.n.old/00/00aa.kvb', 'blocks/n/00/ffaa.kvb', 'blocks/n/00/0.kvb', 'blocks/n/00/00AA.kvb', `blocks/n/00/00${'a'.repeat(127)}.kvb`, 'blocks/n/000/000a.kvb', 'blocks/a b/00/00aa.kvb', 'blocks/n/00/00aa.kvb.bak'];
+  const { store, one } = made(2 * MIB, (it) => {
+    for (const path of theirs) it.file(path, 100_000, 100 * MIB);
+    it.block('n', '00ab', 50);
+    it.block('n', 'ffab', 60);
+  });
+  one.start();
+  one.clock.advance(5_000);
+  expect(one.picture()).toMatchObject({ used_bytes: 2 * MIB, blocks: 2, passes: 1 });
   expect(store.removed).toEqual([]);
 });
 
@@ -177,7 +221,7 @@ test('while renewals fail it goes on for the minute that it has, and no removal 
     if (one.waiting.ask.kind === 'lease') one.let(not('io_error', 'EIO'));
     else if (one.waiting.ask.kind === 'remove' && tenth % 10 === 0) {
       deadlines.push(one.waiting.deadlineUs);
-      one.let({ status: 'ok', text: '', kept: true, why: '' });
+      one.let({ ...ok(''), kept: true });
     }
   }
   expect(deadlines.length).toBeGreaterThan(50);
@@ -225,6 +269,25 @@ test('one that leaves in order gives the lease back, and the next has it at its 
   clock.advance(11_000);
   expect(left).toBe(1);
   expect(two.picture()).toMatchObject({ role: 'holder', lease_number: 2 });
+});
+
+test.each(['leave', 'stop'] as const)('a pass in the midst of which its sidecar is done (%s) is no failure, and no warning', (how) => {
+  const { store, one } = made(40 * MIB, blocks(50));
+  one.hold.add('remove');
+  one.start();
+  for (let i = 0; i < 3; i += 1) {
+    one.clock.advance(500);
+    one.let();
+  }
+  one.clock.advance(500);
+  expect(one.picture()).toMatchObject({ state: 'evicting' });
+  one.turn((nowUs) => (how === 'leave' ? one.collector.leave(nowUs, () => {}) : one.collector.stop(nowUs)));
+  one.let();
+  one.clock.advance(600_000);
+  expect(one.picture()).toMatchObject({ passes: 0, failed_passes: 0 });
+  expect(one.said.map(({ event }) => event)).toEqual(['collects', 'collected']);
+  expect(one.asks('remove')).toHaveLength(4);
+  expect(store.removed.length).toBeGreaterThanOrEqual(3);
 });
 
 test('one that does not hold the lease leaves without a word', () => {
@@ -326,16 +389,30 @@ test('a file system that is smaller for a while, as one of several machines is a
   blocks(50)(store);
   const one = new Collecting(store, (total) => (total === null ? null : total / 2), { clock }).start();
   clock.advance(60_000);
-  store.totalBytes = 40 * MIB;
+  store.totalBytes = 60 * MIB;
   clock.advance(3_500_000);
   expect(store.removed).toEqual([]);
   store.totalBytes = 120 * MIB;
   clock.advance(100_000);
-  store.totalBytes = 40 * MIB;
+  store.totalBytes = 60 * MIB;
   clock.advance(3_500_000);
   expect(store.removed).toEqual([]);
   clock.advance(900_000);
-  expect(one.picture()).toMatchObject({ limit_bytes: 20 * MIB, used_bytes: 19 * MIB });
+  expect(one.picture()).toMatchObject({ limit_bytes: 30 * MIB, used_bytes: 28 * MIB });
+});
+
+test('a file system that claims to be smaller than what lies in it has no size of which a share could be taken', () => {
+  const clock = manualClock();
+  const store = new CollectedStore(clock);
+  store.totalBytes = 50 * MIB - 1;
+  blocks(50)(store);
+  const one = new Collecting(store, (total) => (total === null ? null : total / 2), { clock }).start();
+  clock.advance(100_000);
+  expect(store.removed).toEqual([]);
+  expect(one.picture()).toMatchObject({ failed_passes: expect.any(Number) as number, reason: expect.stringContaining('--capacity-bytes') as string });
+  store.totalBytes = 50 * MIB;
+  clock.advance(900_000);
+  expect(one.picture()).toMatchObject({ used_bytes: 23 * MIB });
 });
 
 test('where the size of the file system is not told, a share removes nothing', () => {
@@ -381,6 +458,23 @@ test('one urged pass removes a 64th of the limit, or 64 MiB where that is less',
   expect(store.removed).toHaveLength(URGED_BYTES_MIN / MIB);
 });
 
+test.each([
+  [160, 1, 20], // no 16 blocks' worth, nor 64 MiB: 20 MiB are the eighth
+  [512, 1, 64],
+  [513, 1, 64],
+  [511, 1, 64], // 63.9 MiB are not enough yet
+  [40, 2, 3], // of 2 MiB each: 5 MiB
+] as const)('with a limit of %i MiB and blocks of %i one urged pass removes %i: an eighth of the limit at most', (limit, size, gone) => {
+  const { store, one } = made(limit * MIB, (it) => {
+    for (let i = 0; i < limit / size - 1; i += 1) it.block('n', i.toString(16).padStart(3, '0'), 10_000 - i, size * MIB);
+  });
+  one.start();
+  one.clock.advance(10_000);
+  urge(one);
+  one.clock.advance(10_000);
+  expect(store.removed).toHaveLength(gone);
+});
+
 test('a disk that others fill is never drained below half of the limit, however often stores find no room', () => {
   const { store, one } = made(200 * MIB, blocks(150));
   one.start();
@@ -391,6 +485,38 @@ test('a disk that others fill is never drained below half of the limit, however 
     one.clock.advance(30_000);
   }
   expect(store.usedBytes()).toBe(100 * MIB);
+});
+
+test.each([
+  ['at the floor', 2 * OLDEST_MAX - 1, false],
+  ['all busy', 1_024, true],
+] as const)('of 65,536 candidates that may not go no turn of the loop passes over more than 64: %s', (_what, limit, busy) => {
+  const { store, one } = made(limit, () => {});
+  const hexes = Array.from({ length: OLDEST_MAX }, (_, i) => i.toString(16).padStart(4, '0'));
+  // One listing, and no file behind it: only what is asked of the candidates counts here.
+  const lines = hexes.map((hex, i) => `f 1 1 ${store.nowNs() - BigInt(1_000_000 - i) * 1_000_000_000n} 1 1 ${hex}.kvb`);
+  const of = new Map<string, string[]>();
+  for (const [i, hex] of hexes.entries()) of.set(hex.slice(0, 2), [...(of.get(hex.slice(0, 2)) ?? []), lines[i]!]);
+  store.unlistable.set('blocks', ok('-\nd 1 1 1 1 1 n')).set('blocks/n', ok(['-', ...[...of.keys()].map((shard) => `d 1 1 1 1 1 ${shard}`)].join('\n')));
+  for (const [shard, some] of of) store.unlistable.set(`blocks/n/${shard}`, ok(['-', ...some].join('\n')));
+  if (busy) for (const hex of hexes) one.busy.add(`n/${hex}`);
+  const popped = vi.spyOn(Oldest.prototype, 'next');
+  onTestFinished(() => popped.mockRestore());
+  let most = 0;
+  const ring = one.collector.ring.bind(one.collector);
+  one.collector.ring = (nowUs) => {
+    popped.mockClear();
+    ring(nowUs);
+    most = Math.max(most, popped.mock.calls.length);
+  };
+  one.start();
+  one.clock.advance(1);
+  if (!busy) urge(one);
+  one.clock.advance(5_000);
+  expect(one.picture()).toMatchObject({ blocks: OLDEST_MAX, urged: busy ? 0 : 1, passes: 1, failed_passes: 0 });
+  expect(store.removed).toEqual([]);
+  expect(most).toBeGreaterThan(0);
+  expect(most).toBeLessThanOrEqual(PASSED_OVER_MAX);
 });
 
 test('passes are urged once a minute; while no room is found all the same, less and less often', () => {
@@ -484,26 +610,41 @@ test('a pass that fails tells those that wait for it', () => {
 test('a temporary of a dead writer goes after an hour of our own time, one that lives stays', () => {
   const { store, one } = made(GIB, (it) => {
     blocks(3)(it);
-    it.file('blocks/n/00/00ff.0a-1.tmp', 999_999); // its date says nothing
-    it.file('blocks/n/00/00ee.0b-1.tmp', 0);
+    it.file('blocks/n/00/00ff.00000000000000aa-1.tmp', 999_999); // its date says nothing
+    it.file('blocks/n/00/00ee.00000000000000bb-1.tmp', 0);
   });
   one.start();
   for (let s = 0; s < LEFTOVER_AGE_US / 1_000_000 - 100; s += 100) {
     one.clock.advance(100_000);
-    store.files.get('blocks/n/00/00ee.0b-1.tmp')!.changedNs += 1n;
+    store.files.get('blocks/n/00/00ee.00000000000000bb-1.tmp')!.changedNs += 1n;
   }
   expect(store.removed).toEqual([]);
   for (let s = 0; s < 1_000; s += 100) {
     one.clock.advance(100_000);
-    store.files.get('blocks/n/00/00ee.0b-1.tmp')!.changedNs += 1n;
+    store.files.get('blocks/n/00/00ee.00000000000000bb-1.tmp')!.changedNs += 1n;
   }
-  expect(store.removed.map(({ path }) => path)).toEqual(['blocks/n/00/00ff.0a-1.tmp']);
+  expect(store.removed.map(({ path }) => path)).toEqual(['blocks/n/00/00ff.00000000000000aa-1.tmp']);
   expect(one.picture()).toMatchObject({ orphans_removed: 1 });
+});
+
+test('a temporary that native says is of this process stays, and is no failure', () => {
+  const { store, one } = made(GIB, (it) => {
+    it.file('blocks/n/00/00ff.00000000000000aa-1.tmp', 0);
+  });
+  one.hold.add('remove_file');
+  one.start();
+  one.clock.advance(2 * LEFTOVER_AGE_US / 1000);
+  expect(one.waiting!.ask.kind).toBe('remove_file');
+  one.let(refused('EBUSY'));
+  one.clock.advance(1_000);
+  expect(one.picture()).toMatchObject({ state: 'idle', failed_passes: 0, orphans_removed: 0 });
+  expect(one.said.map(({ event }) => event)).toEqual(['collects']);
+  expect(store.removed).toEqual([]);
 });
 
 test('a step of the file system’s clock removes no temporary', () => {
   const { store, one } = made(GIB, (it) => {
-    it.file('blocks/n/00/00ff.0a-1.tmp', 0);
+    it.file('blocks/n/00/00ff.00000000000000aa-1.tmp', 0);
   });
   one.start();
   one.clock.advance(1_000);

@@ -93,6 +93,7 @@ test('a holder waits twice as long before it takes over as one may go on', () =>
 const candidate = (rankUs: number): Candidate => ({ namespace: 'n', hex: String(rankUs), modifiedNs: '', inode: '', allocatedBytes: 1, rankUs });
 const drained = (oldest: Oldest): number[] => {
   const ranks: number[] = [];
+  while (!oldest.turnOver(3));
   for (let next = oldest.next(); next !== null; next = oldest.next()) ranks.push(next.rankUs);
   return ranks;
 };
@@ -108,8 +109,19 @@ test.each([0, 1, 2, 15, 16, 17, 1000])('of %i blocks the sixteen oldest are kept
 test('once they are given out nothing is added', () => {
   const oldest = new Oldest(2);
   oldest.offer(candidate(1));
+  expect(() => oldest.next()).toThrow('turned over');
+  expect(oldest.turnOver(1)).toBe(true);
   oldest.next();
   expect(() => oldest.offer(candidate(0))).toThrow('given out');
+});
+
+test('they are turned over in pieces, of as many steps as are asked for', () => {
+  const oldest = new Oldest(65_536);
+  for (let i = 0; i < 65_536; i += 1) oldest.offer(candidate((i * 7919) % 65_537));
+  for (let piece = 0; piece < 31; piece += 1) expect(oldest.turnOver(1_024)).toBe(false);
+  expect(() => oldest.next()).toThrow('turned over');
+  expect(oldest.turnOver(1_024)).toBe(true);
+  expect(oldest.next()).toMatchObject({ rankUs: 0 });
 });
 
 // ---- touches ----
@@ -220,10 +232,10 @@ test('the walk lists each directory to its end before it goes on, and what vanis
   const file = (name: string, modifiedNs: number) => `f 8192 5000 ${modifiedNs} 77 12 ${name}`;
   const listings: Record<string, string> = {
     'blocks@': '5\nd 0 0 0 0 1 n1\nf 0 0 0 0 1 stray',
-    'blocks@5': '-\nd 0 0 0 0 1 n2',
+    'blocks@5': '-\nd 0 0 0 0 1 .n2.old\nd 0 0 0 0 1 n2',
     'blocks/n1@': '-\nd 0 0 0 0 1 ab\nd 0 0 0 0 1 xyz',
     'blocks/n1/ab@': `9\n${file('abcd.kvb', 5_000_000)}\n${file('name with space.kvb', 1)}`,
-    'blocks/n1/ab@9': `-\n${file('ab01.kvb', 90_000_000)}\n${file('ab.0f-3.tmp', 1)}\n? 0 0 0 0 1 a%0Ab.kvb\nl 0 0 0 0 1 abff.kvb`,
+    'blocks/n1/ab@9': `-\n${file('ab01.kvb', 90_000_000)}\n${file('ab.000000000000000f-3.tmp', 1)}\n${file('cd.000000000000000f-3.tmp', 1)}\n${file('cdcd.kvb', 1)}\n? 0 0 0 0 1 a%0Ab.kvb\nl 0 0 0 0 1 abff.kvb`,
   };
   const seen: string[] = [];
   for (let next = scan.next(); next !== null; next = scan.next()) {
@@ -236,10 +248,18 @@ test('the walk lists each directory to its end before it goes on, and what vanis
   expect(seen).toEqual(['blocks@', 'blocks/n1@', 'blocks/n1/ab@', 'blocks/n1/ab@9', 'blocks@5', 'blocks/n2@']);
   expect(scan).toMatchObject({ blocks: 2, usedBytes: 16_384 });
   expect(leftovers.size).toBe(1);
+  expect(oldest.turnOver(1)).toBe(true);
   expect(oldest.next()).toEqual({ namespace: 'n1', hex: 'abcd', modifiedNs: '5000000', inode: '12', allocatedBytes: 8192, rankUs: 5_000 });
   expect(oldest.next()).toMatchObject({ hex: 'ab01', rankUs: 10_000 }); // 40 ms ahead is as old as 40 ms
 });
 
 test.each(['', 'x', '12a\nf 1 1 1 1 1 a.kvb'])('a listing that cannot be read is none: %j', (text) => {
   expect(new StoreScan(new Oldest(), new Leftovers()).listed(text, 0, 0)).toBe(false);
+});
+
+test('a listing that goes on where it began has no end: it cannot be read', () => {
+  const scan = new StoreScan(new Oldest(), new Leftovers());
+  expect(scan.listed('5\nf 1 1 1 1 1 x', 0, 0)).toBe(true);
+  expect(scan.listed('6\nf 1 1 1 1 1 y', 0, 0)).toBe(true);
+  expect(scan.listed('6\nf 1 1 1 1 1 z', 0, 0)).toBe(false);
 });

@@ -88,6 +88,7 @@ test.each([0, 100, 60_000])('--index-ms %i is taken', (ms) => {
 test.each([
   [['--capacity-bytes', '1MiB'], { a: { bytes: 1024 ** 2 }, b: { bytes: 1024 ** 2 } }],
   [['--capacity-bytes', 'a=8192TiB'], { a: { bytes: 2 ** 53 } }],
+  [['--capacity-bytes', 'a=9007199254740992'], { a: { bytes: 2 ** 53 } }],
   [['--capacity-bytes', 'a=1048576', '--capacity-bytes', 'b=2GiB'], { a: { bytes: 1024 ** 2 }, b: { bytes: 2 * 1024 ** 3 } }],
   [['--capacity-share', '1'], { a: { percent: 1 }, b: { percent: 1 } }],
   [['--capacity-share', 'b=95%'], { b: { percent: 95 } }],
@@ -113,6 +114,7 @@ test.each([
   [['--mount', 'a=/a', '--mount', 'a=/b'], 'The name a is taken by an earlier --mount.'],
   [['--mount', 'a=/a', '--capacity-bytes', '1048575'], 'A size from 1MiB to 8192TiB is wanted, for example 500GiB, or kv0=500GiB'],
   [['--mount', 'a=/a', '--capacity-bytes', '8193TiB'], 'A size from 1MiB to 8192TiB'],
+  [['--mount', 'a=/a', '--capacity-bytes', '9007199254740993'], 'A size from 1MiB to 8192TiB'],
   [['--mount', 'a=/a', '--capacity-bytes', '80%'], 'A size from 1MiB to 8192TiB'],
   [['--mount', 'a=/a', '--capacity-share', '0'], 'A whole number of per cent from 1 to 95 is wanted, for example 80'],
   [['--mount', 'a=/a', '--capacity-share', '96'], 'A whole number of per cent from 1 to 95'],

@@ -374,6 +374,19 @@ TEST("every call of a take, a renewal, a leaving and a look may fail or lose its
     }
 }
 
+TEST("a file system that claims more than can be counted has no size, rather than a small one") {
+    TestStore store;
+    CHECK_EQUAL(take(store, 1).status, Status::ok);
+    for (const uint64_t blocks : {(uint64_t{1} << 52) + 1, uint64_t{1} << 63, ~uint64_t{0}}) {
+        store.files.blocks = blocks;
+        const Result renewed = renew(store, 1);
+        CHECK_EQUAL(renewed.status, Status::ok);
+        CHECK(field(renewed, "total_bytes") == "-" || field(renewed, "total_bytes") == "0");
+    }
+    store.files.blocks = 1000;
+    CHECK(std::stoull(field(renew(store, 1), "total_bytes")) % 1000 == 0);
+}
+
 TEST("on a full disk a lease is taken empty and renewed by its time, which is what others watch") {
     for (const int error : {ENOSPC, EDQUOT}) {
         TestStore store;

@@ -22,6 +22,7 @@ class FakeFileSystem final : public FileSystem {
     std::function<std::optional<int64_t>(size_t number, const std::string& name)> after;    // answer in spite of the call
     size_t transfer_bytes_max = SIZE_MAX;
     std::optional<uint32_t> direct_align;  // what statx says about O_DIRECT
+    std::optional<uint64_t> blocks;  // that the file system says it has
     bool refuses_direct_open = false;
     bool refuses_no_replace = false;
     bool refuses_noatime = false;
@@ -68,9 +69,6 @@ class FakeFileSystem final : public FileSystem {
     }
     int fs_type(int fd, uint64_t& magic) override {
         return as_int(pass("fs_type", [&] { return real_.fs_type(fd, magic); }));
-    }
-    int fs_bytes(int fd, uint64_t& total) override {
-        return as_int(pass("fs_bytes", [&] { return real_.fs_bytes(fd, total); }));
     }
     int64_t preadv(int fd, const iovec* parts, int count, int64_t offset) override {
         return pass("preadv", [&] { return shortened(parts, count, [&](const iovec* p, int n) { return real_.preadv(fd, p, n, offset); }); });
@@ -121,7 +119,9 @@ class FakeFileSystem final : public FileSystem {
     }
 
     int room(int fd, FileSystemRoom& out) override {
-        return as_int(pass("room", [&] { return real_.room(fd, out); }));
+        const int result = as_int(pass("room", [&] { return real_.room(fd, out); }));
+        if (result == 0 && blocks) out.blocks = *blocks;
+        return result;
     }
 
   private:
