@@ -32,3 +32,8 @@ export const ASIDE_FILE = new RegExp(`^(${NAMESPACE})\\.(${HEX})\\.([0-9]{1,20})
 export const TEMPORARY_FILE = new RegExp(`^(${HEX})\\.(${WRITER})-[0-9]{1,20}\\.tmp$`);
 /** A namespace's record, or that a generation of it is taken. */
 export const RECORD_FILE = new RegExp(`^(${NAMESPACE})\\.json$`);
+export const DRAFT_OF_RECORD_FILE = new RegExp(`^${NAMESPACE}\\.json\\.${UNIQUE}\\.tmp$`);
+/** Who may remove blocks for room. */
+export const LEASE_FILE = /^[1-9][0-9]{0,19}$/;
+export const DRAFT_OF_LEASE_FILE = new RegExp(`^[1-9][0-9]{0,19}\\.${UNIQUE}\\.tmp$`);
+export const DRAFT_OF_IDENTITY_FILE = new RegExp(`^kvlane\\.json\\.${UNIQUE}\\.tmp$`);

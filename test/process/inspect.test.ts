@@ -1,10 +1,11 @@
 // kvlane inspect on real stores: whole and damaged ones, hostile names, many blocks; what it says, and that looking changes nothing.
-import { execFileSync } from 'node:child_process';
-import { copyFileSync, existsSync, mkdirSync, readFileSync, statSync, symlinkSync, truncateSync, utimesSync, writeFileSync } from 'node:fs';
+import { execFileSync, spawnSync } from 'node:child_process';
+import { chmodSync, copyFileSync, existsSync, mkdirSync, readFileSync, statSync, symlinkSync, truncateSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, onTestFinished, test } from 'vitest';
+import { sidecarMain } from '../../clients/node/process.ts';
 import { terminal } from '../support/console_terminal.ts';
-import { inspect, timesOf } from '../support/inspect.ts';
+import { inspect, inspecting, timesOf } from '../support/inspect.ts';
 import { blockPath, namesIn, startStore, treeOf } from '../support/plain_store.ts';
 import { freshDirectory } from '../support/sidecar_process.ts';
 
@@ -112,6 +113,12 @@ describe('a store with one of each kind of trouble', () => {
     expect(await told('demo/0a0a')).toMatch(/^1: [^]*no such block/);
     expect(await told(`${root}/blocks/demo/00/00ff.${WRITER}-1.tmp`)).toMatch(/^0: [^]*key +demo\/00ff[^]*inspect rm DIR --leftovers/);
     expect(await told('recycle/feedfacefeedface/7')).toMatch(/^0: [^]*it belongs to that sidecar alone/);
+    expect(await told('demo')).toMatch(/^0: demo\n {2}what +a namespace\n {2}record +none: [^]*holds +7 blocks, 1 TiB[^]*5 names that are no block\n[^]*kvlane inspect rm DIR --namespace demo/);
+    expect(await told('blocks/other@3')).toMatch(/^0: other@3\n {2}what +generation 3 of the namespace other\n[^]*holds +1 block, /);
+    expect(await told('nobody')).toMatch(/^1: [^]*no such namespace/);
+    mkdirSync(join(root, 'collector'));
+    writeFileSync(join(root, 'collector/8'), 'somebody');
+    expect(await told('collector/8')).toMatch(/^0: [^]*which sidecar may remove blocks for room/);
     expect(await told('kvlane.json')).toMatch(/^0: [^]*who this store is: id [0-9a-f]{32}/);
     expect(await told('/etc/passwd')).toMatch(/^2: kvlane inspect: '\/etc\/passwd' is no key/);
   }, 120_000);
@@ -143,6 +150,38 @@ describe('a store with one of each kind of trouble', () => {
   }, 120_000);
 });
 
+/** root may look everywhere: in its place somebody looks who owns the store and nothing else. */
+const NOBODY = process.getuid!() === 0 ? 65_534 : undefined;
+const nobodyIsKeptOut = NOBODY !== undefined && spawnSync(process.execPath, [sidecarMain(), '--version'], { uid: NOBODY, cwd: '/' }).status !== 0;
+
+test.skipIf(nobodyIsKeptOut)('where one directory may not be looked into and another not written, the rest is looked at and removed', async () => {
+  const root = await troubled();
+  const shut = join(root, 'blocks/demo/01');
+  const kept = join(root, 'aside');
+  if (NOBODY !== undefined) execFileSync('chown', ['-Rh', `${NOBODY}:${NOBODY}`, root]);
+  chmodSync(shut, 0);
+  chmodSync(kept, 0o555);
+  onTestFinished(() => [shut, kept].forEach((path) => chmodSync(path, 0o755)));
+  const look = (...words: string[]) => inspecting(words, { uid: NOBODY }).exited;
+
+  const summed = await look('df', root);
+  expect(summed, summed.stderr).toMatchObject({ status: 3, stdout: expect.stringMatching(/ demo\n[^]*as far as was looked, without 1 directory, on /), stderr: expect.stringMatching(/^kvlane inspect: listing blocks\/demo\/01: IO_ERROR: .*EACCES.*: passed over\n$/) });
+  const verified = await look('verify', root, 'other@3');
+  expect(verified, verified.stderr).toMatchObject({ status: 0, stdout: expect.stringMatching(/^1 block sound/) });
+  expect(await look('verify', root)).toMatchObject({ status: 1, stdout: expect.stringMatching(/^1 block sound, 7 damaged, .*1 directory not looked into, /m) });
+  expect(await look('verify', root, 'demo', 'nope')).toMatchObject({ status: 2, stdout: '', stderr: expect.stringContaining('there is no namespace nope') });
+  expect(await look('rm', root, 'demo/00f2', 'demo/00ee', 'demo/0a0a', '--yes')).toMatchObject({
+    status: 1,
+    stdout: 'removed 1 block\n',
+    stderr: 'kvlane inspect: demo/00ee: a link stands in the place of the block: left alone\nkvlane inspect: demo/0a0a: there is no such block\n',
+  });
+  expect(await look('rm', root, '--leftovers', '--older-than', '0s', '--yes')).toMatchObject({
+    status: 1,
+    stdout: 'removed 2 files\n',
+    stderr: expect.stringMatching(/removing aside\/demo\.00ff\.99\.feedfacefeedface-1: IO_ERROR: .*EACCES[^]*1 file could not be removed\n$/),
+  });
+}, 120_000);
+
 test('a store that another sidecar uses is looked at beside it, and what is removed is gone for it too', async () => {
   const root = freshDirectory();
   const store = await startStore(root);
@@ -170,6 +209,13 @@ test('where there is no store it says so, names what is there, and makes nothing
   expect(await inspect('ls', join(root, 'nowhere'))).toMatchObject({ status: 2, stderr: expect.stringContaining('there is no directory') });
 }, 60_000);
 
+test('where find cannot say what is in a directory, as that of busybox, nothing is said of it', async () => {
+  const programs = freshDirectory();
+  writeFileSync(join(programs, 'find'), '#!/bin/sh\nexit 1\n', { mode: 0o755 });
+  const { status, stderr } = await inspecting(['df', freshDirectory()], { path: programs }).exited;
+  expect([status, stderr]).toEqual([2, expect.stringMatching(/^kvlane inspect: [^\n]* is no store that can be looked at: [^\n]*kvlane\.json is missing[^\n]*\n$/)]);
+}, 60_000);
+
 test('ten thousand blocks: all are listed once, verified, and summed up', async () => {
   const root = freshDirectory();
   const store = await startStore(root, { slots: 512 });
@@ -182,7 +228,7 @@ test('ten thousand blocks: all are listed once, verified, and summed up', async 
   expect((await inspect('ls', root, 'many/ab')).stdout.trim().split('\n').length).toBe(keys.filter((key) => key.startsWith('many/ab')).length);
   expect((await inspect('ls', root, 'many', '--sort', 'name')).stdout.trim().split('\n')).toEqual([...keys].sort());
   expect(await inspect('verify', root)).toMatchObject({ status: 0, stdout: expect.stringMatching(/^10000 blocks sound, 0 damaged, 78\.1 MiB in /) });
-  expect((await inspect('df', root)).stdout).toMatch(/^10000 +78\.1 MiB +78\.1 MiB +many$/m);
+  expect((await inspect('df', root)).stdout).toMatch(/^10000 +78\.1 MiB +[\d.]+ [KMG]iB +many$/m);
   const removed = await inspect('rm', root, '--namespace', 'many', '--yes');
   expect(removed.stdout).toMatch(/^removed 10000 blocks of many/);
   expect(await inspect('ls', root, 'many')).toMatchObject({ status: 1, stdout: '' });

@@ -22,9 +22,10 @@ export interface Inspecting {
   exited: Promise<Inspected>;
 }
 
-export function inspecting(words: readonly string[]): Inspecting {
+/** `uid`: as this user. `path`: where it finds other programs. */
+export function inspecting(words: readonly string[], { uid, path }: { uid?: number | undefined; path?: string } = {}): Inspecting {
   const beganMs = performance.now();
-  const child = spawn(process.execPath, [sidecarMain(), 'inspect', ...words], { stdio: ['ignore', 'pipe', 'pipe'], cwd: '/' });
+  const child = spawn(process.execPath, [sidecarMain(), 'inspect', ...words], { stdio: ['ignore', 'pipe', 'pipe'], cwd: '/', ...(uid === undefined ? {} : { uid, gid: uid }), ...(path === undefined ? {} : { env: { ...process.env, PATH: path } }) });
   onTestFinished(() => void child.kill('SIGKILL'));
   let stdout = '';
   let stderr = '';

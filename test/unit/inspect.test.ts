@@ -4,12 +4,14 @@ import { parseWords } from '../../clients/cli/command_line.ts';
 import { COMMANDS } from '../../clients/cli/commands.ts';
 import { age, asked, KEYS_MAX, rate, type Asked } from '../../clients/cli/inspect/asked.ts';
 import { df } from '../../clients/cli/inspect/df.ts';
-import { pathOf } from '../../clients/cli/inspect/explain.ts';
+import { explain, pathOf } from '../../clients/cli/inspect/explain.ts';
+import { GENERATIONS_SHOWN_MAX } from '../../clients/cli/inspect/explain_namespace.ts';
 import { found, isInTheWay, LEFTOVER } from '../../clients/cli/inspect/kinds.ts';
 import { dated, ls } from '../../clients/cli/inspect/ls.ts';
 import type { Out } from '../../clients/cli/inspect/out.ts';
+import { SHUT_NAMED_MAX } from '../../clients/cli/inspect/open_names.ts';
 import { Progress } from '../../clients/cli/inspect/progress.ts';
-import { rm } from '../../clients/cli/inspect/rm.ts';
+import { FAILED_NAMED_MAX, rm } from '../../clients/cli/inspect/rm.ts';
 import { json, shown } from '../../clients/cli/inspect/shown.ts';
 import { Sorted } from '../../clients/cli/inspect/sorted.ts';
 import { Unanswered, type Store } from '../../clients/cli/inspect/store.ts';
@@ -34,6 +36,9 @@ class Names implements Store {
   swept: SweepState = 'removed';
   /** A directory that gives no answer. */
   mute = '';
+  /** Directories that may not be looked into, after the names that they hold by then. */
+  shut: string[] = [];
+  unswept: string[] = [];
   /** Given up from this request on. */
   hangsAt = Infinity;
   constructor(tree: Record<string, ListEntry[]>) {
@@ -42,6 +47,7 @@ class Names implements Store {
   async *list(path: string): AsyncGenerator<ListEntry> {
     if (path === this.mute) throw new Unanswered(`listing ${path}: DEADLINE_EXCEEDED`, 'DEADLINE_EXCEEDED');
     for (const one of this.tree[path] ?? []) yield one;
+    if (this.shut.includes(path)) throw new Unanswered(`listing ${path}: IO_ERROR: EACCES`, 'IO_ERROR');
   }
   verify(keys: readonly string[]): Promise<VerifiedBlock[]> {
     this.asked.push(`verify ${keys.length}`);
@@ -49,7 +55,7 @@ class Names implements Store {
     return Promise.resolve(keys.map((key) => this.findings[key]?.shift() ?? { finding: 'sound', stored_bytes: 4096 }));
   }
   present(keys: readonly string[]): Promise<boolean[]> {
-    return Promise.resolve(keys.map((key) => !key.endsWith('/00ee')));
+    return Promise.resolve(keys.map((key) => !/\/00(?:ee|cc|0f)$/.test(key)));
   }
   remove(keys: readonly string[]) {
     this.asked.push(`remove ${keys.join(' ')}`);
@@ -61,6 +67,8 @@ class Names implements Store {
   }
   sweep(path: string, { inode, changed_ns }: ListEntry): Promise<SweepState> {
     this.asked.push(`sweep ${path} ${inode} ${changed_ns}`);
+    if (this.unswept.includes(path)) throw new Unanswered(`removing ${path}: IO_ERROR: EACCES`, 'IO_ERROR');
+    if (this.swept === 'removed') this.tree[path.replace(/\/[^/]*$/, '')] = this.tree[path.replace(/\/[^/]*$/, '')]!.filter((one) => !path.endsWith(`/${one.name}`));
     return Promise.resolve(this.swept);
   }
   close(): Promise<void> {
@@ -103,7 +111,7 @@ describe('what is typed', () => {
     [['ls', '/s', 'a/b/c'], /comes the beginning of a hash/],
     [['ls', '/s', '--sort', 'size'], /kvlane inspect df DIR/],
     [['ls', '/s', '--sort', 'colour'], /Allowed choices are age, size, name/],
-    [['explain', '/s'], /which key or file\?/],
+    [['explain', '/s'], /which key, namespace or file\?/],
     [['rm', '/s'], /what is to go\?/],
     [['rm', '/s', 'a/00', '--leftovers'], /three ways to say what goes/],
     [['rm', '/s', 'a'], /'a' is no key: NAMESPACE\/HASH is wanted/],
@@ -142,7 +150,12 @@ describe('what a name is', () => {
     ['recycle/0123456789abcdef', '17.bak', 'foreign', undefined],
     ['aside', 'notes.txt', 'foreign', undefined],
     ['namespaces', '.hidden.json', 'foreign', undefined],
-    ['collector', '8', 'foreign', undefined],
+    ['collector', '8', 'lease', undefined],
+    ['collector', `8.${WRITER}-3.tmp`, 'draft', undefined],
+    ['namespaces', `demo@3.json.${WRITER}-3.tmp`, 'draft', undefined],
+    ['collector', '08', 'foreign', undefined],
+    ['collector', '8.tmp', 'foreign', undefined],
+    ['namespaces', 'demo.json.tmp', 'foreign', undefined],
   ] as const)('%s/%s: %s', (where, name, kind, key) => {
     expect(found(where, entry(name))).toMatchObject({ kind, path: `${where}/${name}` });
     expect(found(where, entry(name)).key).toBe(key);
@@ -166,7 +179,8 @@ describe('what a name is', () => {
     expect(pathOf('/s/blocks/demo/00/x', '/s/', '/here')).toBe('blocks/demo/00/x');
     expect(pathOf('s/kvlane.json', '/here/s', '/here')).toBe('kvlane.json');
     expect(pathOf('/x', '/', '/here')).toBe('x');
-    for (const outside of ['/s', '/s2/x', '/etc/passwd', '../x', '']) expect(() => pathOf(outside, '/s', '/here'), outside).toThrow(/no key \(NAMESPACE\/HASH\), and no file below \/s/);
+    for (const outside of ['/s', '/s2/x', '/etc/passwd', '../x', '']) expect(() => pathOf(outside, '/s', '/here'), outside).toThrow(/no key \(NAMESPACE\/HASH\), no namespace, and no file below \/s/);
+    expect([pathOf('demo@2', '/s', '/here'), pathOf('demo', '/s', '/s'), pathOf('00ff.kvb', '/s', '/s/blocks/demo/00')]).toEqual(['blocks/demo@2', 'blocks/demo', 'blocks/demo/00/00ff.kvb']);
   });
 });
 
@@ -233,10 +247,15 @@ describe('ls', () => {
     expect(out.lines).toEqual(['demo/0069999a', 'demo/0069998a', 'demo/0069997a']);
     expect(out.notes).toEqual(['69997 names left out: sorting keeps the first 3 in the order that was asked for; without --sort all are listed']);
     const at = new Sorted('name', 3);
-    for (const name of ['c', 'a', 'b']) at.add(found('aside', entry(name)), name);
-    expect([at.rows().length, at.leftOut]).toEqual([3, 0]);
-    at.add(found('aside', entry('d')), 'd');
-    expect([at.rows().map((one) => one.row), at.leftOut]).toEqual([['a', 'b', 'c'], 1]);
+    for (const name of ['c', 'a', 'b']) at.add(found('aside', entry(name)));
+    const kept = (sorted: Sorted): string[] => [...sorted.rows()].map((one) => one.path);
+    expect([kept(at), at.leftOut]).toEqual([['aside/a', 'aside/b', 'aside/c'], 0]);
+    at.add(found('aside', entry('d')));
+    expect([kept(at), at.leftOut]).toEqual([['aside/a', 'aside/b', 'aside/c'], 1]);
+    const all = new Sorted('age');
+    const odd = found('blocks/demo/00', entry('00ff.kvb', { type: 'link', bytes: 2 ** 53 - 1, inode: '18446744073709551615', modified_ms: -1 }));
+    all.add(odd);
+    expect([...all.rows()]).toEqual([{ ...odd, entry: { ...odd.entry, changed_ns: '' } }]);
   });
 });
 
@@ -280,6 +299,38 @@ describe('df', () => {
       if (words.length > 0) expect(JSON.parse(out.lines[0]!)).toMatchObject({ complete: false, namespaces: { a: { files: 1 } }, total: { files: 2 } });
       else expect(out.lines.at(-1)).toMatch(/as far as was looked, on ext4/);
     }
+  });
+
+  test('a directory that cannot be looked into is told, the rest is added up, and it is status 3', async () => {
+    for (const words of [[], ['--json']]) {
+      const names = store();
+      names.shut = ['blocks/b', `recycle/${WRITER}`];
+      names.tree['blocks/b'] = [];
+      const out = heard();
+      expect(await df(names, as('df', '/store', ...words), out)).toBe(3);
+      expect(out.notes).toEqual(names.shut.map((path) => `listing ${path}: IO_ERROR: EACCES: passed over`));
+      if (words.length > 0) expect(JSON.parse(out.lines[0]!)).toMatchObject({ complete: false, shut: 2, namespaces: { a: { files: 1 }, c: { files: 1 } } });
+      else expect(out.lines.at(-1)).toMatch(/^ +6 .*as far as was looked, without 2 directories, on ext4/);
+    }
+  });
+
+  test('so many that cannot be looked into are named, of the others the first, and all are counted', async () => {
+    for (const past of [0, 2]) {
+      const hexes = Array.from({ length: SHUT_NAMED_MAX + past }, (_, i) => i.toString(16).padStart(2, '0'));
+      const names = new Names({ blocks: [directory('a')], 'blocks/a': hexes.map(directory) });
+      names.shut = hexes.map((hex) => `blocks/a/${hex}`);
+      const out = heard();
+      expect(await df(names, as('df', '/store', '--json'), out)).toBe(3);
+      expect(JSON.parse(out.lines[0]!)).toMatchObject({ shut: SHUT_NAMED_MAX + past });
+      expect(out.notes.slice(SHUT_NAMED_MAX)).toEqual(past === 0 ? [] : ['blocks/a/64 and perhaps more cannot be looked into either: the first 100 were named']);
+    }
+  });
+
+  test('records, leases and what they are made of are kvlane\'s, and counted', async () => {
+    const names = new Names({ namespaces: [entry('a.json'), entry('a@1.json'), entry(`a.json.${WRITER}-1.tmp`)], collector: [entry('8'), entry(`9.${WRITER}-1.tmp`), entry('notes')] });
+    const out = heard();
+    expect(await df(names, as('df', '/store', '--json'), out)).toBe(0);
+    expect(JSON.parse(out.lines[0]!)).toMatchObject({ record: { files: 2 }, lease: { files: 1 }, draft: { files: 2 }, foreign: { files: 1 }, total: { files: 6 } });
   });
 
   test('more namespaces than it keeps are one row', async () => {
@@ -340,8 +391,37 @@ describe('verify', () => {
     expect(out.notes).toEqual(['reading a/00: DEADLINE_EXCEEDED']);
   });
 
-  test('a namespace that is not there is refused', async () => {
-    await expect(verify(new Names(blocks(1)), as('verify', '/store', 'b'), heard(), silent())).rejects.toThrow('there is no namespace b in /store');
+  test('a namespace that is not there is refused before anything is read', async () => {
+    const store = new Names(blocks(1));
+    const out = heard();
+    await expect(verify(store, as('verify', '/store', 'a', 'b', 'c'), out, silent())).rejects.toThrow('there is no namespace b, c in /store; nothing was verified');
+    expect([store.asked, out.lines]).toEqual([[], []]);
+  });
+
+  test('a namespace that is named twice is verified once', async () => {
+    const out = heard();
+    expect(await verify(new Names(blocks(2)), as('verify', '/store', 'a', 'a'), out, silent())).toBe(0);
+    expect(out.lines).toEqual([expect.stringMatching(/^2 blocks sound/)]);
+  });
+
+  test('a directory that cannot be looked into is told, the others are verified, and it is status 3', async () => {
+    const store = new Names(blocks(2));
+    store.tree['blocks/a']!.unshift(directory('ff'));
+    store.shut = ['blocks/a/ff'];
+    const out = heard();
+    expect(await verify(store, as('verify', '/store'), out, silent())).toBe(3);
+    expect(out.lines).toEqual([expect.stringMatching(/^2 blocks sound, 0 damaged, 1 directory not looked into, /)]);
+    expect(out.notes).toEqual(['listing blocks/a/ff: IO_ERROR: EACCES: passed over']);
+  });
+
+  test('as many namespaces as one scrub takes are verified; one more is said to be left out, with status 3', async () => {
+    const store = new Names({ ...blocks(1), blocks: [directory('a'), directory('b')] });
+    const all = heard();
+    expect(await verify(store, as('verify', '/store'), all, silent(), undefined, 2)).toBe(0);
+    expect(all.notes).toEqual([]);
+    const out = heard();
+    expect(await verify(store, as('verify', '/store'), out, silent(), undefined, 1)).toBe(3);
+    expect(out.notes).toEqual(['1 namespace not verified: one scrub takes 1; the others by name']);
   });
 
   test('the rate is kept on average, from one request to the next', async () => {
@@ -361,6 +441,54 @@ describe('verify', () => {
     store.findings = { 'a/000000': [{ finding: 'corrupt', message: 'its length is not what its header says' }] };
     expect(await verify(store, as('verify', '/store', '--rate', '1M'), heard(), silent(), watch)).toBe(1);
     expect(nowMs).toBeLessThan(10);
+  });
+});
+
+describe('explain a namespace', () => {
+  const store = () =>
+    new Names({
+      blocks: [directory('demo'), directory('demo@2'), directory('other')],
+      'blocks/demo': [directory('00')],
+      'blocks/demo/00': [entry('00ff.kvb'), entry('00aa.kvb'), entry(`00bb.${WRITER}-1.tmp`)],
+      namespaces: [entry('demo.json'), entry('demo@1.json'), entry('demo@2.json'), entry('other@7.json')],
+    });
+  const told = async (names: Names, target: string): Promise<[number, string]> => {
+    const out = heard();
+    return [await explain(names, as('explain', '/store', target), out, '/here', 0), out.lines.map((line) => line.trim().replace(/ {2,}/g, ' | ')).join('\n')];
+  };
+
+  test('it says what is recorded, taken and held, what is beside it, and how it goes', async () => {
+    for (const target of ['demo', 'blocks/demo', '/store/blocks/demo/']) {
+      expect(await told(store(), target)).toEqual([
+        0,
+        [
+          'demo',
+          'what | a namespace',
+          'record | namespaces/demo.json: what the current generation holds',
+          'taken | generation 1-2',
+          'holds | 2 blocks, 16 KiB, 16 KiB on the disk, and 1 name that is no block',
+          'beside it | demo@2',
+          'so | its blocks go by: kvlane inspect rm DIR --namespace demo; its record stays, so that no generation is given out twice',
+        ].join('\n'),
+      ]);
+    }
+  });
+
+  test('so many generations are told, of more how many', async () => {
+    for (const [generations, end] of [[GENERATIONS_SHOWN_MAX, '199'], [GENERATIONS_SHOWN_MAX + 1, '199 and 1 more']] as const) {
+      const names = new Names({ namespaces: Array.from({ length: generations }, (_, i) => entry(`demo@${2 * i + 1}.json`)) });
+      expect((await told(names, 'demo'))[1]).toMatch(new RegExp(`taken \\| generation 1, 3, .*, ${end}$`, 'm'));
+    }
+  });
+
+  test('with a generation, without a record, empty, and not there', async () => {
+    expect(await told(store(), 'demo@2')).toEqual([0, expect.stringMatching(/what \| generation 2 of the namespace demo\n[^]*holds \| 0 blocks[^]*beside it \| demo\nso \| nothing is in it/)]);
+    expect(await told(store(), 'other')).toEqual([0, expect.stringMatching(/record \| none: nobody asked for other by its fingerprint\ntaken \| generation 7/)]);
+    expect(await told(store(), 'demo@3')).toEqual([1, expect.stringMatching(/what \| no such namespace\n/)]);
+    expect(await told(store(), 'nobody')).toEqual([1, expect.stringMatching(/so \| nothing was stored in it/)]);
+    const out = heard();
+    await explain(store(), as('explain', '/store', 'demo', '--json'), out, '/here', 0);
+    expect(JSON.parse(out.lines[0]!)).toMatchObject({ path: 'blocks/demo', kind: 'namespace', there: true, recorded: true, taken: [1, 2], blocks: 2, bytes: 16384, others: 1, others_of_name: ['demo@2'], complete: true });
   });
 });
 
@@ -468,6 +596,65 @@ describe('rm', () => {
       await expect(rm(names, as('rm', '/store', ...words, '--yes'), out, nobody)).rejects.toMatchObject({ exitCode: 3 });
       expect(out.lines.at(-1)).toContain(says);
     }
+  });
+
+  test('a leftover that cannot be removed is told, the others go, and it is status 1', async () => {
+    const names = store();
+    names.unswept = [`recycle/${WRITER}/1`];
+    const out = heard();
+    expect(await rm(names, as('rm', '/store', '--leftovers', '--older-than', '0s', '--yes'), out, { ...nobody, nowMs: () => NOW_MS + HOUR_MS })).toBe(1);
+    expect(out.lines).toEqual(['removed 2 files']);
+    expect(out.notes).toEqual([`removing recycle/${WRITER}/1: IO_ERROR: EACCES`, '1 file could not be removed']);
+  });
+
+  test('so many that cannot be removed are named, all are counted', async () => {
+    for (const past of [0, 1]) {
+      const names = new Names({ recycle: [directory(WRITER)], [`recycle/${WRITER}`]: Array.from({ length: FAILED_NAMED_MAX + past }, (_, i) => entry(String(i), { changed_ms: 0 })) });
+      names.unswept = Array.from({ length: FAILED_NAMED_MAX + past }, (_, i) => `recycle/${WRITER}/${i}`);
+      const out = heard();
+      expect(await rm(names, as('rm', '/store', '--leftovers', '--yes'), out, nobody)).toBe(1);
+      expect(out.notes.slice(FAILED_NAMED_MAX)).toEqual([`${FAILED_NAMED_MAX + past} files could not be removed`]);
+      expect(out.lines).toEqual(['removed 0 files']);
+    }
+  });
+
+  test('leftovers that a listing passed over while others went are removed by the next', async () => {
+    const names = store();
+    const list = names.list.bind(names);
+    let looks = 0;
+    names.list = async function* (path: string) {
+      if (path === `recycle/${WRITER}`) looks += 1;
+      for await (const one of list(path)) if (looks !== 2 || one.name !== '2') yield one;
+    };
+    names.tree[`recycle/${WRITER}`] = ['1', '2', '3'].map((name) => entry(name, { changed_ms: 0 }));
+    names.tree['blocks/a/00'] = [];
+    names.tree['aside'] = [];
+    const out = heard();
+    expect(await rm(names, as('rm', '/store', '--leftovers', '--yes'), out, nobody)).toBe(0);
+    expect([out.lines, names.tree[`recycle/${WRITER}`]]).toEqual([['removed 3 files'], []]);
+  });
+
+  test('a directory that cannot be looked into is told once, what is elsewhere goes, and it is status 3', async () => {
+    for (const [words, line] of [[['--leftovers', '--older-than', '0s'], 'removed 2 files'], [['--namespace', 'a'], 'removed 2 blocks of a; its record stays, so that no generation is given out twice']] as const) {
+      const names = store();
+      names.tree['aside'] = [];
+      names.tree['blocks/a']!.push(directory('ff'));
+      names.shut = ['blocks/a/ff'];
+      const out = heard();
+      expect(await rm(names, as('rm', '/store', ...words, '--yes'), out, { ...nobody, nowMs: () => NOW_MS + HOUR_MS })).toBe(3);
+      expect(out.lines).toEqual([line]);
+      expect(out.notes).toEqual(['listing blocks/a/ff: IO_ERROR: EACCES: passed over']);
+    }
+  });
+
+  test('what is not there is status 1; a link in the place is told as that, and a file too short for a block goes as one', async () => {
+    const names = store();
+    names.tree['blocks/a/00']!.push(entry('000f.kvb', { bytes: 0 }));
+    const out = heard();
+    expect(await rm(names, as('rm', '/store', 'a/00ee', 'a/00cc', 'a/000f'), out, nobody)).toBe(1);
+    expect([names.asked, out.lines]).toEqual([['remove a/000f'], ['removed 1 block']]);
+    expect(out.notes).toEqual(['a/00ee: there is no such block', 'a/00cc: a link stands in the place of the block: left alone']);
+    for (const words of [['a/00ee'], ['a/00ee', '--dry-run'], ['--namespace', 'b'], ['--namespace', 'b', '--dry-run']]) expect(await rm(store(), as('rm', '/store', ...words, '--yes'), heard(), nobody), words.join(' ')).toBe(1);
   });
 
   test('one that changed meanwhile is left alone, and said', async () => {

@@ -6,7 +6,7 @@ export const command: CommandSpec = {
   name: 'completion',
   summary: 'print the completion script for bash, zsh or fish',
   description:
-    'Prints a script that teaches the shell the commands, options and values of kvlane.\n\nThe script holds all it needs: completing a word starts no process and looks at no mount. Print it again after an update.',
+    'Prints a script that teaches the shell the commands, options and values of kvlane.\n\nThe script holds all it needs: kvlane itself is not started to complete a word. Directories and files are offered by the shell, which looks for them, and waits where a mount hangs; so none are offered for the DIR of inspect and doctor, which are there for mounts that hang. Print it again after an update.',
   usage: 'bash|zsh|fish',
   arguments: [{ name: 'SHELL', does: 'the shell that reads the script', choices: ['bash', 'zsh', 'fish'] }],
   options: [],

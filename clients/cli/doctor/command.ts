@@ -14,7 +14,7 @@ export const command: CommandSpec = {
     'The probe makes a directory of its own, .kvlane-doctor-PID-N, writes 9 MiB there, reads them back, renames, lists and removes them; a store that is there is not touched. Every call is made by a lane in another process: a mount that hangs is told as such when the time is over, with the call and its place in the kernel, and nobody waits for it. The one exception is a doctor that is process 1 of a container: the container ends when that call does.\n\n' +
     'Run it where the engine will run, as the same user, in the same container.',
   usage: 'DIR [--timeout-s S] [--json] [--no-color]',
-  arguments: [{ name: 'DIR', does: 'where the store is, or is to be', completes: 'directory' }],
+  arguments: [{ name: 'DIR', does: 'where the store is, or is to be' }], // not completed: the shell would hang where it hangs
   options: [
     { flags: '--timeout-s <S>', does: `seconds for the probe, 1 to ${TIMEOUT_S_MAX}; what has not returned then, and has had a second, hangs. Removing what was made has four seconds more`, parse: whole(1, TIMEOUT_S_MAX), default: TIMEOUT_S_DEFAULT },
     { flags: '--json', does: 'print it for a script: verdict, findings (id, level, what, why, do), mount, times' },

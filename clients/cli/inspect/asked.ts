@@ -57,8 +57,8 @@ export function asked({ words, options, typed }: Given, cwd: string): Asked {
       return { ...common, action };
     case 'explain': {
       const [target] = targets;
-      upTo(targets, 1, 'explain', 'one KEY or FILE');
-      if (target === undefined || target === '') throw new Wrong('which key or file? kvlane inspect explain DIR KEY|FILE');
+      upTo(targets, 1, 'explain', 'one KEY, NAMESPACE or FILE');
+      if (target === undefined || target === '') throw new Wrong('which key, namespace or file? kvlane inspect explain DIR KEY|NAMESPACE|FILE');
       return { ...common, action, target };
     }
     case 'verify':

@@ -12,8 +12,8 @@ export const command: CommandSpec = {
   usage: 'ls|df|explain|verify|rm DIR [WHAT…] [options]',
   arguments: [
     { name: 'ACTION', does: 'what to do', choices: ACTIONS },
-    { name: 'DIR', does: 'the directory of the store', completes: 'directory' },
-    { name: 'WHAT', does: 'for ls NAMESPACE or NAMESPACE/PREFIX, for explain a key or a file, for verify namespaces, for rm keys', optional: true, variadic: true },
+    { name: 'DIR', does: 'the directory of the store' }, // not completed: the shell would hang where it hangs
+    { name: 'WHAT', does: 'for ls NAMESPACE or NAMESPACE/PREFIX, for explain a key, a namespace or a file, for verify namespaces, for rm keys', optional: true, variadic: true },
   ],
   options: [
     { flags: '--long', does: 'with ls: size, time of writing in UTC and kind of each, and what is no block, too' },
@@ -32,8 +32,9 @@ export const command: CommandSpec = {
       title: 'Actions',
       text: `ls DIR                    the namespaces
 ls DIR NAMESPACE[/PREFIX] its blocks, in the file system's order
-df DIR                    files and bytes by namespace, and of what was left
-explain DIR KEY|FILE      what this is, whether it is sound, what to do
+df DIR                    files and bytes by namespace, of what was left, and
+                          of records; not of probe/, a few small files
+explain DIR KEY|NS|FILE   what this is, whether it is sound, what to do
 verify DIR [NAMESPACE…]   read and check every block: a scrub
 rm DIR KEY…               remove blocks; more than one: asks, or wants --yes
 rm DIR --namespace NS     remove all blocks of a namespace
@@ -58,7 +59,7 @@ byte; the next load sets it aside, the next store of its key mends it.`,
     [0, 'done; of verify: every block is sound, or of a newer format'],
     [1, 'damage was found (also where not all could be looked at), something is not there, or something could not be removed or was left for its date'],
     [2, 'a bad option, or a directory that is no store; nothing was done'],
-    [3, 'not all could be looked at: the mount hangs or refuses; the message says what is known'],
+    [3, 'not all could be looked at: the mount hangs, or a directory or block cannot be read; the message says what is known'],
     [70, 'an error inside kvlane'],
   ],
   seeAlso: ['serve', 'top'],

@@ -1,12 +1,13 @@
-// explain.ts — one key or file: what it is, what can be seen of it, what that means, and what to do about it.
+// explain.ts — one key, namespace or file: what it is, what can be seen of it, what that means, and what to do about it.
 import { resolve } from 'node:path';
 import type { VerifiedBlock } from '../../../protocol/messages.ts';
-import { isDirectoryPath } from '../../../protocol/store_paths.ts';
+import { DRAFT_OF_IDENTITY_FILE, isDirectoryPath, NAMESPACE_NAME } from '../../../protocol/store_paths.ts';
 import { EXIT_FOUND, EXIT_OK, EXIT_UNSEEN, Wrong } from '../spec.ts';
 import { columns } from '../text/table.ts';
 import { duration, size } from '../text/units.ts';
 import { isKey, type Asked } from './asked.ts';
-import { isInTheWay, type Found, type Kind } from './kinds.ts';
+import { explainNamespace } from './explain_namespace.ts';
+import { isInTheWay, standingThere, type Found, type Kind } from './kinds.ts';
 import { dated } from './ls.ts';
 import type { Out } from './out.ts';
 import { json, shown } from './shown.ts';
@@ -19,11 +20,13 @@ interface Meaning {
   exitCode: number;
 }
 
-const TOPS = /^(?:blocks|recycle|aside|namespaces|collector|probe)(?:\/|$)|^kvlane\.json$/;
+const TOPS = /^(?:blocks|recycle|aside|namespaces|collector|probe)(?:\/|$)|^kvlane\.json(?:$|\.)/;
 
 export async function explain(store: Store, asked: Asked & { action: 'explain' }, out: Out, cwd: string, nowMs: number): Promise<number> {
   const path = pathOf(asked.target, store.directory, cwd);
+  const [top = '', namespace, ...deeper] = path.split('/');
   const one = await find(store, path);
+  if (top === 'blocks' && namespace !== undefined && deeper.length === 0 && NAMESPACE_NAME.test(namespace) && (one === null || one.kind === 'directory')) return explainNamespace(store, asked.json, namespace, out);
   const block = one?.kind === 'block' ? (await store.verify([one.key!], Math.min(one.entry.bytes, Math.max(4_096, one.entry.allocated_bytes))))[0]! : null;
   const { is, so, exitCode } = one === null ? missing(path, store) : meaning(one, block);
   if (asked.json) {
@@ -43,12 +46,16 @@ export function pathOf(target: string, directory: string, cwd: string): string {
     const [namespace = '', hex = ''] = target.split('/');
     return `blocks/${namespace}/${hex.slice(0, 2)}/${hex}.kvb`;
   }
-  if (TOPS.test(target)) return target;
+  if (TOPS.test(target)) return target.replace(/\/+$/, '');
   const root = resolve(cwd, directory);
   const path = resolve(cwd, target);
   const below = root === '/' ? path.slice(1) : path.slice(root.length + 1);
-  if (below === '' || !`${path}/`.startsWith(root === '/' ? '/' : `${root}/`)) throw new Wrong(`'${shown(target)}' is no key (NAMESPACE/HASH), and no file below ${shown(root)}`);
-  return below;
+  if (below === '' || !`${path}/`.startsWith(root === '/' ? '/' : `${root}/`)) {
+    if (NAMESPACE_NAME.test(target)) return `blocks/${target}`;
+    throw new Wrong(`'${shown(target)}' is no key (NAMESPACE/HASH), no namespace, and no file below ${shown(root)}`);
+  }
+  // In the root itself lies nothing that is called like a namespace.
+  return below === target && NAMESPACE_NAME.test(target) ? `blocks/${target}` : below;
 }
 
 async function find(store: Store, path: string): Promise<Found | null> {
@@ -61,7 +68,9 @@ async function find(store: Store, path: string): Promise<Found | null> {
 
 function missing(path: string, { mount }: Store): Meaning {
   if (path === 'kvlane.json') return { is: `who this store is: id ${mount.store_id}`, so: 'it was made once, and must stay: without it the directory is no store', exitCode: EXIT_OK };
+  if (DRAFT_OF_IDENTITY_FILE.test(path)) return { is: 'who this store is, in the making, or given up by a sidecar that ended', so: 'never read, and not looked for by kvlane; once kvlane.json is there it may go', exitCode: EXIT_OK };
   if (path === 'probe' || path.startsWith('probe/')) return { is: 'what sidecars try out whether a mount answers again', so: 'leave it; it is made again where it is missing', exitCode: EXIT_OK };
+  if (path.startsWith('.kvlane-doctor-')) return { is: 'what a kvlane doctor tries, or left where it was killed', so: 'no part of the store; it may go when no doctor runs, on any host', exitCode: EXIT_OK };
   const slash = path.lastIndexOf('/');
   if (isDirectoryPath(path) && (slash < 0 || path.split('/').length <= 3)) return { is: 'a directory of the store, if it is there', so: 'kvlane inspect ls and df say what is in it', exitCode: EXIT_OK };
   if (!isDirectoryPath(path.slice(0, Math.max(0, slash)))) return { is: 'nothing of kvlane', so: 'no part of a store has such a path: kvlane neither reads nor removes it', exitCode: EXIT_FOUND };
@@ -74,12 +83,14 @@ const MEANS: Record<Exclude<Kind, 'block' | 'foreign'>, [is: string, so: string]
   recycled: ['the file of a removed or replaced block, kept by one sidecar to be overwritten', 'it belongs to that sidecar alone. What one leaves that has ended is unlinked by the next sidecars, or by: kvlane inspect rm DIR --leftovers'],
   aside: ['a damaged block, moved out of the way by a load that found it', 'its key is free and will be stored again. Keep it while you look for the cause (disk, network, memory); then: kvlane inspect rm DIR --leftovers'],
   record: ['what a namespace holds (its fingerprint), or, with an @, that a generation of it is taken', 'leave it: without it a generation might be given out twice'],
+  lease: ['which sidecar may remove blocks for room: the highest number counts', 'leave it: while it is gone, two may remove at once, and a number might be given out twice'],
+  draft: ['a record or a lease in the making, or given up by a sidecar that ended', 'never read, and small: leave it'],
   directory: ['a directory of the store', 'kvlane inspect ls and df say what is in it'],
 };
 
 function meaning(one: Found, block: VerifiedBlock | null): Meaning {
   if (block !== null) return BLOCK[block.finding];
-  if (isInTheWay(one)) return { is: `no block: a ${one.entry.type === 'other' ? 'device, pipe or socket' : one.entry.type} in the place of one`, so: 'loads of this key are CORRUPT and do not follow it; a store replaces what can be replaced. kvlane did not make it and does not remove it', exitCode: EXIT_FOUND };
+  if (isInTheWay(one)) return { is: `no block: a ${standingThere(one)} in the place of one`, so: 'loads of this key are CORRUPT and do not follow it; a store replaces what can be replaced. kvlane did not make it and does not remove it', exitCode: EXIT_FOUND };
   if (one.kind === 'foreign') return { is: 'not made by kvlane', so: 'never read, never removed by kvlane; look at who put it there', exitCode: EXIT_FOUND };
   const [is, so] = MEANS[one.kind as keyof typeof MEANS];
   return { is, so, exitCode: EXIT_OK };

@@ -3,9 +3,10 @@
 // A leftover is what kvlane made and nobody will use any more once it is old enough: a temporary, a file that waits to be overwritten, a
 // damaged file that was set aside. Whatever has not exactly a name of kvlane's is foreign: told, never removed.
 import type { ListEntry } from '../../../protocol/messages.ts';
-import { ASIDE_FILE, BLOCK_FILE, NAMESPACE_NAME, RECORD_FILE, TEMPORARY_FILE, WRITER_NAME } from '../../../protocol/store_paths.ts';
+import { ASIDE_FILE, BLOCK_FILE, DRAFT_OF_LEASE_FILE, DRAFT_OF_RECORD_FILE, LEASE_FILE, NAMESPACE_NAME, RECORD_FILE, TEMPORARY_FILE, WRITER_NAME } from '../../../protocol/store_paths.ts';
 
-export type Kind = 'block' | 'temporary' | 'recycled' | 'aside' | 'record' | 'directory' | 'foreign';
+/** A draft is a record or a lease that has not got its name yet: small, and never read. */
+export type Kind = 'block' | 'temporary' | 'recycled' | 'aside' | 'record' | 'lease' | 'draft' | 'directory' | 'foreign';
 
 export interface Found {
   /** Below the root. */
@@ -40,7 +41,9 @@ export function found(directory: string, entry: ListEntry): Found {
       return namespace === undefined ? { ...at, kind: 'foreign' } : { ...at, kind: isFile ? 'aside' : 'foreign', key: `${namespace}/${hex}` };
     }
     case 'namespaces':
-      return here(RECORD_FILE, 'record');
+      return DRAFT_OF_RECORD_FILE.test(entry.name) ? here(DRAFT_OF_RECORD_FILE, 'draft') : here(RECORD_FILE, 'record');
+    case 'collector':
+      return DRAFT_OF_LEASE_FILE.test(entry.name) ? here(DRAFT_OF_LEASE_FILE, 'draft') : here(LEASE_FILE, 'lease');
     default:
       return { ...at, kind: 'foreign' };
   }
@@ -49,4 +52,8 @@ export function found(directory: string, entry: ListEntry): Found {
 /** Something else than a file in the place of a block: a load of its key is CORRUPT. */
 export function isInTheWay({ kind, key, path }: Found): boolean {
   return kind === 'foreign' && key !== undefined && path.endsWith('.kvb');
+}
+
+export function standingThere({ entry: { type } }: Found): string {
+  return type === 'other' ? 'device, pipe or socket' : type;
 }

@@ -1,5 +1,5 @@
 // ls.ts — names out of a store, one a line: namespaces, the blocks of one, or what was left behind.
-import { EXIT_FOUND, EXIT_OK } from '../spec.ts';
+import { EXIT_FOUND } from '../spec.ts';
 import { count, size } from '../text/units.ts';
 import type { Asked } from './asked.ts';
 import { LEFTOVER, type Found } from './kinds.ts';
@@ -7,6 +7,7 @@ import type { Out } from './out.ts';
 import { json, shown } from './shown.ts';
 import { Sorted } from './sorted.ts';
 import type { Store } from './store.ts';
+import { OpenNames } from './open_names.ts';
 import { inNamespace, leftovers, namespaces } from './walk.ts';
 
 /** A row of --long; the name comes last, since it may be long. */
@@ -14,7 +15,8 @@ const SIZE_WIDE = 10;
 
 export async function ls(store: Store, asked: Asked & { action: 'ls' }, out: Out, sortedMax?: number): Promise<number> {
   const { namespace, long, sort } = asked;
-  const source = asked.leftovers ? leftovers(store, ({ kind }) => LEFTOVER.has(kind)) : namespace === null ? namespaces(store) : inNamespace(store, namespace, asked.prefix);
+  const names = new OpenNames(store, (text) => out.note(text));
+  const source = asked.leftovers ? leftovers(names, ({ kind }) => LEFTOVER.has(kind)) : namespace === null ? namespaces(names) : inNamespace(names, namespace, asked.prefix);
   const wanted = (one: Found): boolean => long || asked.json || asked.leftovers || one.kind === (namespace === null ? 'directory' : 'block');
   const sorted = sort === null ? null : new Sorted(sort, sortedMax);
   let others = 0;
@@ -22,15 +24,14 @@ export async function ls(store: Store, asked: Asked & { action: 'ls' }, out: Out
   for await (const one of source) {
     any = true;
     if (!wanted(one)) others += 1;
-    else if (sorted !== null) sorted.add(one, row(one, asked));
+    else if (sorted !== null) sorted.add(one);
     else await out.line(row(one, asked));
   }
-  const rows = sorted?.rows() ?? [];
-  for (const one of rows) await out.line(one.row);
+  for (const one of sorted?.rows() ?? []) await out.line(row(one, asked));
   await out.flush();
-  if (sorted !== null && sorted.leftOut > 0) out.note(`${count(sorted.leftOut, 'name')} left out: sorting keeps the first ${rows.length} in the order that was asked for; without --sort all are listed`);
+  if (sorted !== null && sorted.leftOut > 0) out.note(`${count(sorted.leftOut, 'name')} left out: sorting keeps the first ${sorted.kept} in the order that was asked for; without --sort all are listed`);
   if (others > 0) out.note(`${count(others, 'name')} beside ${others === 1 ? 'it is' : 'them are'} no ${namespace === null ? 'namespace' : 'block'}; --long shows ${others === 1 ? 'it' : 'them'}`);
-  if (any || namespace === null) return EXIT_OK;
+  if (any || namespace === null || names.shut > 0) return names.exitCode;
   out.note(`there is no block of ${namespace}${asked.prefix === '' ? '' : `/${asked.prefix}…`} in ${shown(store.directory)}`);
   return EXIT_FOUND;
 }

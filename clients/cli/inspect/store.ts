@@ -3,6 +3,7 @@
 //
 // Each look has a deadline. After one that passed, or while the mount is suspended, it is asked once more, and given up after as
 // long again. The sidecar makes no store, tidies nothing away and keeps no removed file: what is looked at stays as it was.
+import { setTimeout as pause } from 'node:timers/promises';
 import { Client } from '../../node/client.ts';
 import type { Answers, ErrorAnswer, ErrorBody, FailedEntry, LaneClass, ListEntry, MountInfo, Op, SweepState, VerifiedBlock } from '../../../protocol/messages.ts';
 import { LIMITS } from '../../../protocol/messages.ts';
@@ -23,6 +24,10 @@ const LEAVE_MS = 300;
 const START_MS = 10_000;
 /** To name what is in a directory that is no store. */
 const NAMES_SHOWN_MAX = 8;
+/** Until lanes are free again, of which there is no event. */
+const SATURATED_REST_MS = 100;
+/** What is stuck is in the sidecar's memory; most of it is a busy machine. */
+const STUCK_ANSWER_MS = 2_000;
 const PASSING: ReadonlySet<string> = new Set(['DEADLINE_EXCEEDED', 'MOUNT_SUSPENDED', 'SATURATED']);
 const CLASS: Partial<Record<Op, LaneClass>> = { verify: 'load' };
 
@@ -72,8 +77,9 @@ export async function openStore(directory: string, timeoutMs: number, notice: (t
       const mayPass = PASSING.has(error.code) && performance.now() < untilMs - 1;
       if (!mayPass) throw await failure(client, what, error);
       if (!said) notice(`${what}: ${shown(error.message)}; the mount is waited for, ${duration(Math.max(0, untilMs - performance.now()))} more`);
-      if (error.code !== 'DEADLINE_EXCEEDED') {
-        const restMs = Math.max(0, untilMs - performance.now() - 1);
+      const restMs = Math.max(0, untilMs - performance.now() - 1);
+      if (error.code === 'SATURATED') await pause(Math.min(restMs, SATURATED_REST_MS));
+      if (error.code === 'MOUNT_SUSPENDED') {
         await client.nextEvent('mount', restMs, (event) => event.state === 'ok' && event.class === (CLASS[op] ?? 'metadata'));
       }
     }
@@ -122,6 +128,11 @@ export class Unanswered extends Wrong {
     super(message, code === 'SIDECAR_GONE' ? EXIT_FATAL : EXIT_UNSEEN);
     this.code = code;
   }
+
+  /** Not of the mount: the next name may well be answered. */
+  get isOfOneName(): boolean {
+    return this.code === 'IO_ERROR';
+  }
 }
 
 async function failure(client: Client, what: string, error: Pick<ErrorBody, 'message'> & { code: string }): Promise<Unanswered> {
@@ -130,7 +141,7 @@ async function failure(client: Client, what: string, error: Pick<ErrorBody, 'mes
 }
 
 async function stuckCalls(client: Client): Promise<string[]> {
-  const answer = await client.request('stuck', { timeout_ms: 500 } as never);
+  const answer = await client.request('stuck', { timeout_ms: STUCK_ANSWER_MS } as never);
   if (!('stuck' in answer)) return [];
   const calls = answer.stuck.filter((call) => call.kind !== 'probe').slice(0, 4);
   return (calls.length > 0 ? calls : answer.stuck.slice(0, 1)).map((call) => `in the kernel for ${duration(call.for_ms)}: ${call.kind ?? call.class}${call.key === undefined ? '' : ` of ${call.key}`}, ${call.phase} (${call.syscall}), thread ${call.tid}`);
@@ -142,13 +153,16 @@ async function whyNot(client: Client, directory: string, mount: MountInfo, timeo
   if (mount.code === undefined || PASSING.has(mount.code) || mount.state === 'unknown') {
     return new Unanswered([`${shown(directory)} did not answer for ${duration(timeoutMs)}: ${reason}`, ...(await stuckCalls(client))].join('\n  '), 'DEADLINE_EXCEEDED');
   }
-  return new Wrong(`${shown(directory)} is no store that can be looked at: ${reason}\n  ${await contents(directory, timeoutMs)}`);
+  const inside = await contents(directory, timeoutMs);
+  return new Wrong(`${shown(directory)} is no store that can be looked at: ${reason}${inside === '' ? '' : `\n  ${inside}`}`);
 }
 
-/** By a program that is waited for so long and no longer: it is no store, so no lane may go there. */
+/** By a program that is waited for so long and no longer: it is no store, so no lane may go there. '': it could not say. */
 async function contents(directory: string, timeoutMs: number): Promise<string> {
-  const said = await smallProgram(['find', `${directory}/`, '-mindepth', '1', '-maxdepth', '1', '-printf', '%y %f\\0'], '', timeoutMs);
-  const names = said.split('\0').slice(0, -1);
+  const said = await smallProgram(['find', `${directory}/`, '-maxdepth', '1', '-printf', '%d%y %f\\0'], '', timeoutMs);
+  const told = said.split('\0').slice(0, -1);
+  if (!told.some((one) => one.startsWith('0'))) return ''; // not even itself: it hangs, or this find does not know -printf
+  const names = told.filter((one) => one.startsWith('1')).map((one) => one.slice(1));
   if (names.length === 0) return 'nothing is in it that can be seen; where a mount should be, is it mounted? A store is made by: kvlane serve --mount NAME=DIR --create';
   const some = names.slice(0, NAMES_SHOWN_MAX).map((name) => `${shown(name.slice(2))}${name.startsWith('d') ? '/' : ''}`);
   const inside = names.filter((name) => name.startsWith('d')).length;

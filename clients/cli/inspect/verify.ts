@@ -7,11 +7,12 @@ import type { VerifiedBlock } from '../../../protocol/messages.ts';
 import { EXIT_FOUND, EXIT_OK, EXIT_UNSEEN, Wrong } from '../spec.ts';
 import { count, duration, size } from '../text/units.ts';
 import type { Asked } from './asked.ts';
-import { isInTheWay, type Found } from './kinds.ts';
+import { isInTheWay, standingThere, type Found } from './kinds.ts';
 import type { Out } from './out.ts';
 import type { Progress } from './progress.ts';
 import { json, shown } from './shown.ts';
 import { Unanswered, type Store } from './store.ts';
+import { OpenNames } from './open_names.ts';
 import { fanOut, inside, namespaces } from './walk.ts';
 
 /** In one request: enough to keep all lanes busy, few enough that one deadline fits them. */
@@ -37,7 +38,7 @@ export interface Watch {
 }
 const REAL: Watch = { nowMs: () => performance.now(), rest: (ms) => pause(ms) };
 
-export async function verify(store: Store, asked: Asked & { action: 'verify' }, out: Out, progress: Progress, watch: Watch = REAL): Promise<number> {
+export async function verify(store: Store, asked: Asked & { action: 'verify' }, out: Out, progress: Progress, watch: Watch = REAL, namespacesMax = NAMESPACES_MAX): Promise<number> {
   const tally: Tally = { sound: 0, damaged: 0, newer: 0, gone: 0, unseen: 0, foreign: 0, bytes: 0 };
   const startedMs = watch.nowMs();
   const batchBytesMax = asked.rate === 0 ? BATCH_BYTES_MAX : Math.min(BATCH_BYTES_MAX, Math.max(1, asked.rate / 2));
@@ -104,21 +105,32 @@ export async function verify(store: Store, asked: Asked & { action: 'verify' }, 
       if (batch.length === BATCH_BLOCKS_MAX) await read();
     } else if (isInTheWay(one)) {
       tally.damaged += 1;
-      await report(one, 'no_file', `a ${one.entry.type === 'other' ? 'device, pipe or socket' : one.entry.type} stands in the place of the block`);
+      await report(one, 'no_file', `a ${standingThere(one)} stands in the place of the block`);
     } else if (one.kind === 'foreign') tally.foreign += 1;
   };
 
+  const names = new OpenNames(store, (text) => {
+    progress.clear();
+    out.note(text);
+  });
+  let leftOut = 0;
   let broken: Unanswered | null = null;
   try {
-    const names: string[] = [...asked.namespaces];
-    if (names.length === 0) for await (const one of namespaces(store)) if (one.kind === 'directory' && names.length < NAMESPACES_MAX) names.push(one.entry.name);
-    for (const [n, name] of names.entries()) {
-      const { directories, others } = await fanOut(store, name);
-      if (asked.namespaces.length > 0 && directories.length === 0 && others.length === 0) throw new Wrong(`there is no namespace ${name} in ${shown(store.directory)}`);
+    const wanted = new Set(asked.namespaces);
+    const there = new Set<string>();
+    for await (const one of namespaces(names)) {
+      if (one.kind !== 'directory' || (wanted.size > 0 && !wanted.has(one.entry.name))) continue;
+      if (there.size < namespacesMax) there.add(one.entry.name);
+      else leftOut += 1;
+    }
+    const missing = [...wanted].filter((name) => !there.has(name));
+    if (missing.length > 0 && names.shut === 0) throw new Wrong(`there is no namespace ${missing.join(', ')} in ${shown(store.directory)}; nothing was verified`);
+    for (const [n, name] of [...there].entries()) {
+      const { directories, others } = await fanOut(names, name);
       for (const one of others) await look(one);
       for (const [d, directory] of directories.entries()) {
-        share = (n + d / directories.length) / names.length;
-        for await (const one of inside(store, directory)) await look(one);
+        share = (n + d / directories.length) / there.size;
+        for await (const one of inside(names, directory)) await look(one);
         await read();
         told();
       }
@@ -128,14 +140,16 @@ export async function verify(store: Store, asked: Asked & { action: 'verify' }, 
     broken = error; // what is known is told first
   }
   progress.clear();
-  const exitCode = tally.damaged > 0 ? EXIT_FOUND : broken !== null || tally.unseen > 0 ? EXIT_UNSEEN : EXIT_OK;
-  await out.line(asked.json ? json({ summary: { ...tally, complete: broken === null && tally.unseen === 0, ms: Math.round(watch.nowMs() - startedMs) } }) : summary(tally, watch.nowMs() - startedMs, broken !== null));
+  const complete = broken === null && tally.unseen === 0 && names.shut === 0 && leftOut === 0;
+  const exitCode = tally.damaged > 0 ? EXIT_FOUND : complete ? EXIT_OK : EXIT_UNSEEN;
+  await out.line(asked.json ? json({ summary: { ...tally, shut: names.shut, complete, ms: Math.round(watch.nowMs() - startedMs) } }) : summary(tally, names.shut, watch.nowMs() - startedMs, broken !== null));
   await out.flush();
+  if (leftOut > 0) out.note(`${count(leftOut, 'namespace')} not verified: one scrub takes ${namespacesMax}; the others by name`);
   if (broken !== null) out.note(broken.message);
   return exitCode;
 }
 /** Looked through one after the other; a store has a handful. */
-const NAMESPACES_MAX = 100_000;
+export const NAMESPACES_MAX = 100_000;
 
 /** Before the next read, so that no more than this is read a second on average since the start. */
 export function restOf(rate: number, bytes: number, elapsedMs: number): number {
@@ -151,7 +165,7 @@ function weightOf(some: readonly Found[]): number {
   return some.reduce((sum, one) => sum + weight(one), 0);
 }
 
-function summary(tally: Tally, ms: number, broken: boolean): string {
+function summary(tally: Tally, shut: number, ms: number, broken: boolean): string {
   const { sound, damaged, newer, gone, unseen, foreign, bytes } = tally;
   return [
     `${count(sound, 'block')} sound`,
@@ -159,6 +173,7 @@ function summary(tally: Tally, ms: number, broken: boolean): string {
     ...(newer > 0 ? [`${newer} of a newer format`] : []),
     ...(gone > 0 ? [`${gone} gone meanwhile`] : []),
     ...(unseen > 0 ? [`${unseen} not read`] : []),
+    ...(shut > 0 ? [`${count(shut, 'directory', 'directories')} not looked into`] : []),
     ...(foreign > 0 ? [`${count(foreign, 'name')} not made by kvlane`] : []),
     `${size(bytes)} in ${duration(Math.round(ms))}`,
     ...(broken ? ['given up before the end'] : []),

@@ -2,7 +2,7 @@
 import type { Store } from './store.ts';
 import { found, type Found } from './kinds.ts';
 
-type Lists = Pick<Store, 'list'>;
+export type Lists = Pick<Store, 'list'>;
 
 /** What lies in one directory. */
 export async function* inside(store: Lists, directory: string): AsyncGenerator<Found> {
@@ -47,6 +47,12 @@ export async function* besides(store: Lists): AsyncGenerator<Found> {
     else yield writer;
   }
   yield* inside(store, 'aside');
+}
+
+/** What is not of blocks, but small and of the store itself. */
+export async function* ofTheStore(store: Lists): AsyncGenerator<Found> {
+  yield* inside(store, 'namespaces');
+  yield* inside(store, 'collector');
 }
 
 /** All that kvlane may have left behind: temporaries too, for which every directory of blocks is looked through. */
