@@ -1,3 +1,4 @@
+// What is no request, too long, too much or never read, over real pipes: one answer each, in bounded memory.
 import { once } from 'node:events';
 import type { Writable } from 'node:stream';
 import { expect, test } from 'vitest';

@@ -1,3 +1,4 @@
+// Every way in which a real sidecar ends, and the status that says which it was.
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, constants, openSync, readFileSync, writeSync } from 'node:fs';

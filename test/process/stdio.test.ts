@@ -1,3 +1,4 @@
+// A real sidecar over bare lines: ready, blocks as text, the log, what a shell makes of it, options that are refused.
 import { execFileSync, spawnSync } from 'node:child_process';
 import { openSync, readFileSync, writeFileSync, closeSync } from 'node:fs';
 import { join } from 'node:path';

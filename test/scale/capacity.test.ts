@@ -1,5 +1,5 @@
 // A store of very many blocks within its capacity: what the collector's memory is, how long its pass takes, and what loads notice.
-// KVLANE_SCALE_FULL=1 has 200,000 blocks; KVLANE_SCALE_BLOCKS=1000000 a million.
+// KVLANE_SCALE_FULL=1 has 200,000 blocks; KVLANE_SCALE_BLOCKS=1000000 a million. As root on a tmpfs of its own; KVLANE_SCALE_DIR=1: where TMPDIR is.
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,3 +1,4 @@
+// Text on its way out of the process: pipes that are full, slow, or have no reader.
 import { execFileSync } from 'node:child_process';
 import { closeSync, constants, mkdtempSync, openSync, readSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';

@@ -1,3 +1,4 @@
+// What a person at a terminal is told to type, and the offer to make a missing store.
 import { expect, test } from 'vitest';
 import type { MountInfo } from '../../protocol/messages.ts';
 import { offerStores, whatToType, withoutStore } from '../../sidecar/hints.ts';

@@ -1,3 +1,4 @@
+// Where a line stops being JSON, and what would be right there.
 import { expect, test } from 'vitest';
 import { findJsonFault } from '../../sidecar/json_fault.ts';
 

@@ -1,3 +1,4 @@
+// Bytes in any pieces become lines, values and refusals, each with its number.
 import { expect, test } from 'vitest';
 import { createLineReader, type Refusal } from '../../sidecar/line_reader.ts';
 

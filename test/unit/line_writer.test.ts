@@ -1,3 +1,4 @@
+// Answers on their way to stdout: order, bounds, and readers who are gone.
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { createLineWriter } from '../../sidecar/line_writer.ts';
 import { heldSink } from '../support/held_sink.ts';

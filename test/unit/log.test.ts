@@ -1,3 +1,4 @@
+// Log lines: what is in one, how many of a kind, and a stderr that is full or gone.
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { createLog, LOG_BURST_MAX, LOG_WINDOW_MS } from '../../sidecar/log.ts';
 import { heldSink } from '../support/held_sink.ts';

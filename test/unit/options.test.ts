@@ -1,3 +1,4 @@
+// What `kvlane serve` takes, what it makes of it, and what it says of the rest.
 import { expect, test } from 'vitest';
 import { parseCommandLine } from '../../sidecar/options.ts';
 

@@ -1,3 +1,4 @@
+// The way out: its order, its bounds, its statuses.
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { createLeave } from '../../sidecar/shutdown.ts';
 

@@ -1,3 +1,4 @@
+// stdin in small pieces: all of it, in order, and the loop goes on.
 import { PassThrough } from 'node:stream';
 import { expect, test } from 'vitest';
 import { pumpStdin } from '../../sidecar/stdin_pump.ts';

@@ -1,3 +1,4 @@
+// What `kvlane top` makes of looks at sidecars: numbers, rows, and the place in the kernel.
 import { spawn } from 'node:child_process';
 import { readFileSync, readlinkSync } from 'node:fs';
 import { describe, expect, onTestFinished, test } from 'vitest';

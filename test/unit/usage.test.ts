@@ -1,3 +1,4 @@
+// What the process costs, for `stats`: sampled beside the requests, never waited for.
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { createUsage, type Sampler } from '../../sidecar/usage.ts';
 

@@ -11,7 +11,7 @@ export const command: CommandSpec = {
   summary: 'look at a mount before it is trusted with a cache',
   description:
     'Says whether a directory is fit to hold a cache: what file system it is and what its mount options mean when the server dies, what a small real probe met there, what this machine and this process allow, and for each thing what to do about it.\n\n' +
-    'The probe makes a directory of its own, .kvlane-doctor-PID-N, writes 9 MiB there, reads them back, renames, lists and removes them; a store that is there is not touched. Every call is made by a lane in another process: a mount that hangs is told as such when the time is over, with the call and its place in the kernel, and nobody waits for it. The one exception is a doctor that is process 1 of a container: the container ends when that call does.\n\n' +
+    'The probe makes a directory of its own, .kvlane-doctor-PID-RANDOM, writes 9 MiB there, reads them back, renames, lists and removes them; a store that is there is not touched. Every call is made by a lane in another process: a mount that hangs is told as such when the time is over, with the call and its place in the kernel, and nobody waits for it. The one exception is a doctor that is process 1 of a container: the container ends when that call does.\n\n' +
     'Run it where the engine will run, as the same user, in the same container.',
   usage: 'DIR [--timeout-s S] [--json] [--no-color]',
   arguments: [{ name: 'DIR', does: 'where the store is, or is to be' }], // not completed: the shell would hang where it hangs
