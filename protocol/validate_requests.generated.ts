@@ -1385,8 +1385,8 @@ validate81.errors = vErrors;
 return errors === 0;
 }
 
-const schema29 = {"type":"object","additionalProperties":false,"required":["id","op","path"],"properties":{"id":{"$ref":"kvlane#/$defs/Id"},"op":{"const":"list"},"mount":{"$ref":"kvlane#/$defs/MountName"},"timeout_ms":{"$ref":"kvlane#/$defs/TimeoutMs"},"deadline_us":{"$ref":"kvlane#/$defs/DeadlineUs"},"path":{"type":"string","minLength":1,"maxLength":320},"cookie":{"type":"string","maxLength":20,"pattern":"^-?[0-9]{1,19}$|^[0-9]{20}$"},"entries_max":{"type":"integer","minimum":1,"maximum":512}}};
-const pattern4 = new RegExp("^-?[0-9]{1,19}$|^[0-9]{20}$", "");
+const schema29 = {"type":"object","additionalProperties":false,"required":["id","op","path"],"properties":{"id":{"$ref":"kvlane#/$defs/Id"},"op":{"const":"list"},"mount":{"$ref":"kvlane#/$defs/MountName"},"timeout_ms":{"$ref":"kvlane#/$defs/TimeoutMs"},"deadline_us":{"$ref":"kvlane#/$defs/DeadlineUs"},"path":{"type":"string","minLength":1,"maxLength":320},"cookie":{"type":"string","maxLength":20,"pattern":"^[0-9]{1,20}$"},"entries_max":{"type":"integer","minimum":1,"maximum":512}}};
+const pattern4 = new RegExp("^[0-9]{1,20}$", "");
 
 function validate90(data, {instancePath="", parentData, parentDataProperty, rootData=data}={}){
 let vErrors = null;
@@ -1506,7 +1506,7 @@ return false;
 }
 else {
 if(!pattern4.test(data6)){
-validate90.errors = [{instancePath:instancePath+"/cookie",schemaPath:"#/properties/cookie/pattern",keyword:"pattern",params:{pattern: "^-?[0-9]{1,19}$|^[0-9]{20}$"}}];
+validate90.errors = [{instancePath:instancePath+"/cookie",schemaPath:"#/properties/cookie/pattern",keyword:"pattern",params:{pattern: "^[0-9]{1,20}$"}}];
 return false;
 }
 }
@@ -1691,7 +1691,6 @@ return errors === 0;
 }
 
 const schema31 = {"type":"object","additionalProperties":false,"required":["id","op","path","inode","changed_ns"],"properties":{"id":{"$ref":"kvlane#/$defs/Id"},"op":{"const":"sweep"},"mount":{"$ref":"kvlane#/$defs/MountName"},"timeout_ms":{"$ref":"kvlane#/$defs/TimeoutMs"},"deadline_us":{"$ref":"kvlane#/$defs/DeadlineUs"},"path":{"type":"string","minLength":1,"maxLength":320},"inode":{"type":"string","maxLength":20,"pattern":"^[0-9]{1,20}$"},"changed_ns":{"type":"string","maxLength":20,"pattern":"^[0-9]{1,20}$"}}};
-const pattern5 = new RegExp("^[0-9]{1,20}$", "");
 
 function validate102(data, {instancePath="", parentData, parentDataProperty, rootData=data}={}){
 let vErrors = null;
@@ -1810,7 +1809,7 @@ validate102.errors = [{instancePath:instancePath+"/inode",schemaPath:"#/properti
 return false;
 }
 else {
-if(!pattern5.test(data6)){
+if(!pattern4.test(data6)){
 validate102.errors = [{instancePath:instancePath+"/inode",schemaPath:"#/properties/inode/pattern",keyword:"pattern",params:{pattern: "^[0-9]{1,20}$"}}];
 return false;
 }
@@ -1837,7 +1836,7 @@ validate102.errors = [{instancePath:instancePath+"/changed_ns",schemaPath:"#/pro
 return false;
 }
 else {
-if(!pattern5.test(data7)){
+if(!pattern4.test(data7)){
 validate102.errors = [{instancePath:instancePath+"/changed_ns",schemaPath:"#/properties/changed_ns/pattern",keyword:"pattern",params:{pattern: "^[0-9]{1,20}$"}}];
 return false;
 }

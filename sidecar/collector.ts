@@ -146,6 +146,8 @@ export class Collector implements Alarm {
   #urgeEveryUs: number;
   #retryFailed = false;
   #leaving: (() => void) | null = null;
+  /** Nothing is begun any more, and no lease is taken. */
+  #left = false;
 
   constructor(deps: CollectorDeps) {
     this.#deps = deps;
@@ -162,6 +164,7 @@ export class Collector implements Alarm {
   /** Nothing is asked any more; what is in hand is its lane's. */
   stop(nowUs: number): void {
     this.#deps.deadlines.clear(this);
+    this.#tellWaiters(false, nowUs); // before the pass ends: what they want to store was asked of the store that was here
     this.#leavePass(nowUs);
     this.#lease.fenced();
     this.#inHand = null;
@@ -227,6 +230,7 @@ export class Collector implements Alarm {
     this.#deps.deadlines.clear(this);
     this.#leavePass(nowUs);
     this.#reason = 'the sidecar is leaving';
+    this.#left = true;
     if (!this.#lease.holds(nowUs) || this.#deps.lane.obstacle() !== '') return done();
     this.#leaving = done;
     if (this.#inHand === null) this.#giveBack(nowUs);
@@ -276,7 +280,7 @@ export class Collector implements Alarm {
   // ---- what is next ----
 
   #step(nowUs: number): void {
-    if (this.#inHand !== null || this.#leaving !== null) return;
+    if (this.#inHand !== null || this.#left) return;
     const obstacle = this.#deps.lane.obstacle();
     if (obstacle !== '') {
       this.#endPass(nowUs, obstacle);

@@ -15,6 +15,9 @@ export const DEAD_US = 120_000_000;
 /** What a holder writes that leaves in order: the next takes over at once. */
 export const LEFT = 'left';
 
+/** Numbers end with 15 digits in native, and the fence is one more than ours. Only somebody's own file gets there: a taking each two minutes takes longer than the universe has. */
+export const LEASE_NUMBER_MAX = 999_999_999_999_998;
+
 export interface LeaseTimes {
   everyUs: number;
   holdUs: number;
@@ -73,8 +76,8 @@ export class CollectorLease {
     if (!unchanged) this.#seen = { number, content, modifiedNs, sinceUs: nowUs };
     // It was seen by sinceUs, and still there after startedUs: unchanged for at least what lies between.
     const dead = number === 0 || content === LEFT || (unchanged && startedUs - seen.sinceUs >= this.#times.deadUs);
-    this.#take = dead ? number + 1 : 0;
-    return dead;
+    this.#take = dead && number < LEASE_NUMBER_MAX ? number + 1 : 0;
+    return this.#take > 0;
   }
 
   /** `startedUs`: when it was asked for; the holding counts from there. */

@@ -62,7 +62,7 @@ export class StoreScan {
         if (type === 'd' && (depth === 1 ? NAMESPACE_NAME : SHARD).test(name)) level.below.push(copied(name));
       } else if (type === 'f' && name.startsWith(shard)) {
         if (BLOCK_FILE.test(name)) this.#block(name, allocatedBytes, modifiedNs, inode, fsNowUs);
-        else if (TEMPORARY_FILE.test(name)) this.#leftovers.saw({ path: copied(`${level.path}/${name}`), inode: copied(inode), changedNs: copied(changedNs) }, nowUs);
+        else if (TEMPORARY_FILE.test(name) && inode !== '0' && changedNs !== '0') this.#leftovers.saw({ path: copied(`${level.path}/${name}`), inode: copied(inode), changedNs: copied(changedNs) }, nowUs);
       }
     }
     return true;
@@ -71,6 +71,8 @@ export class StoreScan {
   #block(name: string, allocatedBytes: number, modifiedNs: string, inode: string, fsNowUs: number): void {
     this.usedBytes += allocatedBytes;
     this.blocks += 1;
+    if (allocatedBytes === 0) return; // a stub of a tiered store: its removal frees nothing, and thousands would go for nothing
+    if (inode === '0' || modifiedNs === '0') return; // to native 0 is no condition, and a file is removed only by what it is
     // One from the future counts as old as it is ahead: a few seconds of skew are recent, and nothing stays for ever.
     const rankUs = fsNowUs - Math.abs(fsNowUs - Number(modifiedNs) / 1000);
     if (!this.#oldest.wants(rankUs)) return;

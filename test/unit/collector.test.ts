@@ -302,6 +302,36 @@ test('one that does not hold the lease leaves without a word', () => {
   expect(one.asked).toHaveLength(asked);
 });
 
+test('one that left without the lease takes none, though the answer to its last look would let it', () => {
+  const { one, store } = made(GIB);
+  store.lease.set(3, { content: 'other 1', modifiedNs: 0n });
+  one.hold.add('lease');
+  one.start();
+  let left = 0;
+  one.turn((nowUs) => one.collector.leave(nowUs, () => (left += 1)));
+  store.lease.set(3, { content: 'left', modifiedNs: 0n });
+  one.hold.clear();
+  one.let();
+  one.clock.advance(300_000);
+  expect(left).toBe(1);
+  expect([...store.lease.keys()]).toEqual([3]);
+});
+
+test('blocks that occupy nothing, and those of which it is not told what they are, stay', () => {
+  const { one, store } = made(4 * MIB, (all) => {
+    for (let i = 0; i < 20; i += 1) all.block('stubs', `0${i % 10}${i}0`, 9_000, 0);
+    const odd = all.file('blocks/odd/ab/ab01.kvb', 9_000, MIB);
+    all.files.get(odd)!.inode = '0';
+    const ancient = all.file('blocks/odd/ab/ab02.kvb', 9_000, MIB);
+    all.files.get(ancient)!.modifiedNs = 0n;
+    for (let i = 0; i < 5; i += 1) all.block('real', `aa0${i}`, 100 + i);
+  });
+  one.start();
+  one.clock.advance(60_000);
+  expect(store.removed.length).toBeGreaterThan(0);
+  for (const { path } of store.removed) expect(path).toContain('/real/');
+});
+
 test('after each call it rests as long as the call took: never more than half of its lane', () => {
   const clock = manualClock();
   const store = new CollectedStore(clock);
@@ -445,6 +475,37 @@ test('a store that finds no room has a pass begin at once, and hears of its end'
   one.clock.advance(5_000);
   expect(heard).toEqual([true]);
   expect(one.picture()).toMatchObject({ urged: 1 });
+});
+
+test('a store that waits when its mount turns out to be another store hears of no room, though the pass had made some', () => {
+  const { store, one } = made(300 * MIB, blocks(200));
+  one.start();
+  one.clock.advance(5_000);
+  one.hold.add('remove');
+  const { heard } = urge(one);
+  for (let i = 0; i < 3; i += 1) {
+    one.clock.advance(1_000);
+    one.let();
+  }
+  one.clock.advance(1_000);
+  expect(store.removed.length).toBeGreaterThan(0);
+  one.turn((nowUs) => one.collector.stop(nowUs));
+  expect(heard).toEqual([false]);
+});
+
+test('the last store that waited ends a drain in the midst of a pass, and the lease is given back once', () => {
+  const { store, one } = made(GIB, (it) => {
+    for (let i = 0; i < 1_000; i += 1) it.block('n', i.toString(16).padStart(3, '0'), 10_000 - i);
+  });
+  one.start();
+  one.clock.advance(10_000);
+  let left = 0;
+  const answered = (_madeRoom: boolean, nowUs: number): void => one.collector.leave(nowUs, () => (left += 1));
+  one.turn((nowUs) => void one.collector.urge(answered, nowUs));
+  one.clock.advance(60_000);
+  expect(left).toBe(1);
+  expect(store.lease.get(1)?.content).toBe('left');
+  expect(one.asks('lease').filter((ask) => ask.kind === 'lease' && ask.step.action === 'leave')).toHaveLength(1);
 });
 
 test('one urged pass removes a 64th of the limit, or 64 MiB where that is less', () => {

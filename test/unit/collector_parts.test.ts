@@ -1,6 +1,6 @@
 // The parts a collector is made of: who holds the lease, the oldest of many, what was used, what was left, the walk.
 import { expect, test } from 'vitest';
-import { CollectorLease, DEAD_US, HOLD_US, LEASE_TIMES, LEFT } from '../../sidecar/collector_lease.ts';
+import { CollectorLease, DEAD_US, HOLD_US, LEASE_TIMES, LEASE_NUMBER_MAX, LEFT } from '../../sidecar/collector_lease.ts';
 import { LEFTOVER_AGE_US, Leftovers } from '../../sidecar/leftovers.ts';
 import { Oldest, type Candidate } from '../../sidecar/oldest.ts';
 import { StoreScan } from '../../sidecar/store_scan.ts';
@@ -48,6 +48,17 @@ test('a holder whose content did not change for two minutes of our time is dead,
   expect(one.looked(7, 'other 1', 5 + DEAD_US - 1, 5 + DEAD_US)).toBe(false);
   expect(one.looked(7, 'other 1', 5 + DEAD_US, 6 + DEAD_US)).toBe(true);
   expect(one.next()).toMatchObject({ action: 'take', number: 8 });
+});
+
+test('the last number that is taken has a fence that native can read', () => {
+  const one = new CollectorLease('one', LEASE_TIMES);
+  expect(one.looked(LEASE_NUMBER_MAX, LEFT, 1, 2)).toBe(false);
+  expect(one.next()).toEqual({ action: 'look' });
+  expect(one.looked(LEASE_NUMBER_MAX - 1, LEFT, 3, 4)).toBe(true);
+  const step = one.next();
+  expect(step).toMatchObject({ action: 'take', number: LEASE_NUMBER_MAX });
+  one.granted(step, 5);
+  expect(one.fence).toBe('collector/999999999999999');
 });
 
 test('a lease of which only the time changes has a holder, whose disk is full', () => {

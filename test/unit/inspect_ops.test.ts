@@ -187,6 +187,14 @@ describe('what may be named', () => {
     expect(refusal({ op: 'list', path: 'a'.repeat(LIMITS.path_chars_max) })).toMatch(/^path must be blocks, /);
     expect(refusal({ op: 'list', path: 'a'.repeat(LIMITS.path_chars_max + 1) })).toMatch(/^path must be a path below the root of at most 320 characters/);
     expect(refusal({ op: 'list', path: 'aside', cookie: 'x' })).toMatch(/^cookie must be the cookie of the answer before/);
+    for (const cookie of ['-1', '1'.repeat(21)]) expect(refusal({ op: 'list', path: 'aside', cookie })).toMatch(/^cookie must be/);
+    const most = String(2n ** 64n - 1n);
+    const beyond = String(2n ** 64n);
+    expect(refusal({ op: 'list', path: 'aside', cookie: most })).toBe('ok');
+    expect(refusal({ op: 'list', path: 'aside', cookie: beyond })).toMatch(/^cookie must be at most 18446744073709551615, got '?"?18446744073709551616/);
+    expect(refusal({ op: 'sweep', path: SWEPT, inode: most, changed_ns: most })).toBe('ok');
+    expect(refusal({ op: 'sweep', path: SWEPT, inode: beyond, changed_ns: '1' })).toMatch(/^inode must be at most/);
+    expect(refusal({ op: 'sweep', path: SWEPT, inode: '1', changed_ns: beyond })).toMatch(/^changed_ns must be at most/);
     expect(refusal({ op: 'sweep', path: SWEPT, inode: 7, changed_ns: '1' })).toMatch(/^inode must be a decimal number as a string, as list told it/);
   });
 });
