@@ -342,6 +342,7 @@ export class Collector implements Alarm {
       pass.stage = 'sweeping';
       if (pass.urged && pass.evicted === 0) this.retried(false, nowUs); // nothing that may go: not so soon again
       if (pass.urged) this.#tellWaiters(pass.evicted > 0, nowUs);
+      if (this.#left) return; // the last of them ended a drain
     }
     const leftover = pass.leftovers.pop();
     if (leftover === undefined) {
@@ -406,6 +407,7 @@ export class Collector implements Alarm {
   }
 
   #giveBack(nowUs: number): void {
+    if (this.#inHand !== null) return;
     const done = this.#leaving!;
     if (this.#lease.holds(nowUs) && this.#deps.lane.obstacle() === '') {
       const number = this.#lease.number;
