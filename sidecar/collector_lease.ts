@@ -15,7 +15,7 @@ export const DEAD_US = 120_000_000;
 /** What a holder writes that leaves in order: the next takes over at once. */
 export const LEFT = 'left';
 
-/** Numbers end with 15 digits in native, and the fence is one more than ours. Only somebody's own file gets there: a taking each two minutes takes longer than the universe has. */
+/** Numbers end with 15 digits in native, and the fence is one more than ours. Only a file that somebody put there gets so far: taken every second, it would be in thirty million years. */
 export const LEASE_NUMBER_MAX = 999_999_999_999_998;
 
 export interface LeaseTimes {
