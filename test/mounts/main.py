@@ -29,7 +29,7 @@ from checks import Checks
 from hang import hang, leaving, not_healed
 from hosts import CommandFailed, Host
 from killed import killed
-from places import Place
+from places import Place, Way
 from stage import ENGINES
 
 WORK = Path("/run/mounts")
@@ -92,29 +92,31 @@ class Run:
             self.checks.check(not left, f"{name}: no process is left on the host", left)
 
     def one(self, name: str) -> None:
-        with self.checks.story(name), self.place(name) as place:
-            self.checks.fact(name, "version", place.version)
-            for engine in ENGINES if self.full else SHORT.get(name, ENGINES[:1]):
-                with self.checks.story(f"{name}, {engine}: acceptance"):
-                    acceptance(self.checks, place, engine)
-                    if place.host:
-                        shutil.rmtree(place.outside)  # their servers are small
-            # In the short form each way once, the engines in turn; a network is cut here, and drops its packets there.
-            ways = place.ways if self.full or place.host is None else [place.ways[0], place.ways[1 if name == "sshfs" else 2]]
-            for number, way in enumerate(ways):
-                for engine in ENGINES if self.full else (ENGINES[number % 2],):
-                    with self.checks.story(f"{name}, {engine}: {way.name}"):
-                        hang(self.checks, place, engine, way, self.hold_s)
-            for number, way in enumerate(place.ways if self.full else place.ways[:1]):
-                if not way.loads:
-                    continue
-                for engine in ENGINES if self.full else (ENGINES[(number + 1) % 2],):
-                    with self.checks.story(f"{name}, {engine}: leaving, {way.name}"):
-                        leaving(self.checks, place, engine, way)
-
+        """Each story in a place of its own: what it leaves in a call goes with its host or its disk, and spoils nothing of the next."""
+        ways: list[Way] = []
+        for engine in ENGINES if self.full else SHORT.get(name, ENGINES[:1]):
+            with self.checks.story(f"{name}, {engine}: acceptance"), self.place(name) as place:
+                ways = place.ways
+                self.checks.fact(name, "version", place.version)
+                acceptance(self.checks, place, engine)
+                if place.host:
+                    shutil.rmtree(place.outside)  # their servers are small
+        # In the short form each way once, the engines in turn; a network is cut here, and drops its packets there.
+        numbers = list(range(len(ways)))
+        if name in servers.SERVERS and not self.full:
+            numbers = [0, 1 if name == "sshfs" else 2]
+        for turn, number in enumerate(numbers):
+            for engine in ENGINES if self.full else (ENGINES[turn % 2],):
+                with self.checks.story(f"{name}, {engine}: {ways[number].name}"), self.place(name) as place:
+                    hang(self.checks, place, engine, place.ways[number], self.hold_s)
+        for number, way in enumerate(ways if self.full else ways[:1]):
+            for engine in ENGINES if self.full else (ENGINES[(number + 1) % 2],):
+                if way.loads:
+                    with self.checks.story(f"{name}, {engine}: leaving, {way.name}"), self.place(name) as place:
+                        leaving(self.checks, place, engine, place.ways[number])
         if name in servers.SERVERS and self.full:
-            with self.checks.story(f"{name}, given up"), self.place(name, impatient=True) as place:
-                for engine in ENGINES:
+            for engine in ENGINES:
+                with self.checks.story(f"{name}, {engine}: given up"), self.place(name, impatient=True) as place:
                     hang(self.checks, place, engine, place.ways[0], self.hold_s)
 
     def planted(self) -> None:

@@ -14,7 +14,6 @@ from pathlib import Path
 from checks import eventually
 from hosts import CommandFailed, Host
 
-STORED_MIB = 96  # enough for the stories; filled to the brim by one of them
 IMPATIENT_S = 4  # what the clients are told that are to give up
 UP_S = 60.0  # glusterd takes seconds on an idle machine, and CI's is not
 
@@ -27,6 +26,7 @@ class Server:
     version_of: tuple[str, ...] = ()
     version_has = ""
     stored_in: tuple[str, ...] = ("stored",)
+    stored_mib = 96  # enough for the stories; filled to the brim by one of them
     full_codes: tuple[str, ...] = ("NO_SPACE",)
 
     def __init__(self, directory: Path) -> None:
@@ -36,7 +36,7 @@ class Server:
         self.stored = [directory / name for name in self.stored_in]
         for one in self.stored:
             one.mkdir()
-            self.host.run("mount", "-t", "tmpfs", "-o", f"size={STORED_MIB // len(self.stored)}m,mode=755", "tmpfs", str(one))
+            self.host.run("mount", "-t", "tmpfs", "-o", f"size={self.stored_mib // len(self.stored)}m,mode=755", "tmpfs", str(one))
 
     @classmethod
     def lacking(cls) -> str:
@@ -137,13 +137,16 @@ class Gluster(Server):
 
 
 class MooseFs(Server):
-    """A master and one chunk server."""
+    """A master and one chunk server, which takes no new file when it has less room than a whole chunk (64 MiB) and some: then it is full, and a
+    client tries again for two minutes (`mfsioretries` 30), in `close`. What is removed keeps its room for a day, unless told otherwise,
+    and gives it back a minute later."""
 
     kind = "moosefs"
     programs = ("mfsmaster", "mfschunkserver", "mfsmount")
     version_of = ("mfsmount", "-V")
     version_has = "MFS|MooseFS"
-    full_codes = ()  # a full chunk server makes its clients try again, for longer than anybody here waits
+    stored_mib = 1024  # in memory is what was written
+    full_codes = ()  # to the brim is farther than it goes by itself, and harms loads as well
 
     def up(self) -> None:
         host, own = self.host, self.directory
@@ -167,6 +170,7 @@ class MooseFs(Server):
     def mount(self, host: Host, at: str, *, impatient: bool = False) -> None:
         host.run("mkdir", "-p", at)
         host.run("mfsmount", at, "-H", self.host.address, "-o", f"mfsioretries={3 if impatient else 30}", seconds=UP_S)
+        host.run("mfssettrashtime", "0", at)
 
 
 SERVERS: dict[str, type[Server]] = {one.kind: one for one in (Sshfs, Gluster, MooseFs)}
