@@ -69,8 +69,9 @@ class Checks:
                 self.say(f"   found by: {found[0]}")
 
     def finish(self) -> int:
-        for sentence in self.skipped:
-            print(f"skipped: {sentence}")
+        for word, sentences in (("failed", self.failed), ("skipped", self.skipped)):
+            for sentence in sentences:
+                print(f"{word}: {sentence}")
         print(f"{self.passed} passed, {len(self.failed)} failed, {len(self.skipped)} skipped", flush=True)
         return 1 if self.failed else 0
 

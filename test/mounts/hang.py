@@ -47,7 +47,7 @@ def hang(checks: Checks, place: Place, engine: str, way: Way, hold_s: float, wir
                 healed = time.monotonic()
                 way.heal()
             story.back(witness, healed, began, wire_s)
-            story.late()
+            story.late(healed + wire_s)
         finally:
             story.release()
             witness.end()
@@ -173,7 +173,7 @@ class Story:
         self.check(hit_s < heard_s + BACK_S, "healed: soon after the mount answers", f"mount {heard_s:.2f} s, hit {hit_s:.2f} s")
         # What the witness reads comes from one server; a store may want another, to which the file system's client has to find its way again.
         stored = None
-        while (stored is None or not stored.ok) and time.monotonic() - healed < heard_s + (wire_s if stage.place.host else OPENS_S):
+        while (stored is None or not stored.ok) and time.monotonic() - healed < max(wire_s if stage.place.host else 0, heard_s + OPENS_S):
             key = next(self.fresh)
             self.tried.append(key)
             stored = stage.store([key], timeout_ms=TIMEOUT_MS)
@@ -202,10 +202,10 @@ class Story:
         last = {event["class"]: event["state"] for _, event in self.events if event.get("event") == "mount" and "class" in event}
         return set(last.values())
 
-    def late(self) -> None:
+    def late(self, until: float) -> None:
         """Everything has come back: what did the late calls do?"""
         stage = self.stage
-        eventually("nothing is stuck any more", lambda: not stage.kv.stuck(5000), WIRE_S, 0.02)
+        eventually("nothing is stuck any more", lambda: not stage.kv.stuck(5000), max(OPENS_S, until - time.monotonic()), 0.02)
         wrong = sum(bytes(slot.view) != bytes([PATTERN]) * SLOT_BYTES for slot in self.mine)
         self.check(wrong == 0, "late IO changed nothing (memory that was given away)", f"{wrong} of {len(self.mine)} slots")
         self.release()

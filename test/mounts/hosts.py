@@ -6,6 +6,7 @@ nothing to remove. A cable is cut at the switch (`ip link set down`); `drop` mak
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -38,13 +39,13 @@ def make_switch() -> None:
 
 
 class Host:
-    _count = 0
+    _numbers = itertools.count(1)  # servers are made by several threads
 
     def __init__(self, name: str) -> None:
-        Host._count += 1
+        number = next(Host._numbers)
         self.name = name
-        self.cable = f"h{Host._count}"
-        self.address = f"{NET}.{Host._count}"
+        self.cable = f"h{number}"
+        self.address = f"{NET}.{number}"
         self.holder = subprocess.Popen(
             ["unshare", "--net", "--mount", "--propagation", "private", "sh", "-c", "echo up; exec sleep infinity"],
             stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, cwd="/",
@@ -123,8 +124,8 @@ class Host:
             _send(pid, signal.SIGCONT)
         self.stopped = []
 
-    def end(self) -> list[int]:
-        """Kills what is left in it, holder last; says what would not die within its bound."""
+    def kill(self) -> list[int]:
+        """All its processes, file systems in user space among them: calls into those return. Says what would not die within its bound."""
         end = time.monotonic() + 10
         left = self.processes()
         while left and time.monotonic() < end:
@@ -132,6 +133,10 @@ class Host:
                 _send(pid, signal.SIGKILL)
             time.sleep(0.02)
             left = self.processes()
+        return left
+
+    def end(self) -> list[int]:
+        left = self.kill()
         for one in self.started:
             one.wait(5)
         self.holder.kill()
@@ -146,4 +151,3 @@ def _send(pid: int, what: signal.Signals) -> None:
         os.kill(pid, what)
     except ProcessLookupError:
         return
-

@@ -137,15 +137,15 @@ class Gluster(Server):
 
 
 class MooseFs(Server):
-    """A master and one chunk server, which takes no new file when it has less room than a whole chunk (64 MiB) and some: then it is full, and a
-    client tries again for two minutes (`mfsioretries` 30), in `close`. What is removed keeps its room for a day, unless told otherwise,
-    and gives it back a minute later."""
+    """A master and one chunk server. It takes a new file only while it has room for a whole chunk (64 MiB), and for several more for each file
+    that is being written; a client that finds none tries again for two minutes, in `close`. What is removed keeps its room for a day unless told
+    otherwise. So a small one is full after some blocks, and its clients hang without any cut."""
 
     kind = "moosefs"
     programs = ("mfsmaster", "mfschunkserver", "mfsmount")
     version_of = ("mfsmount", "-V")
     version_has = "MFS|MooseFS"
-    stored_mib = 1024  # in memory is what was written
+    stored_mib = 65536  # in memory is only what was written
     full_codes = ()  # to the brim is farther than it goes by itself, and harms loads as well
 
     def up(self) -> None:
@@ -171,6 +171,7 @@ class MooseFs(Server):
         host.run("mkdir", "-p", at)
         host.run("mfsmount", at, "-H", self.host.address, "-o", f"mfsioretries={3 if impatient else 30}", seconds=UP_S)
         host.run("mfssettrashtime", "0", at)
+        eventually("the chunk server is known", lambda: int(host.run("stat", "-f", "-c", "%b", at)) > 0, UP_S, 0.05)
 
 
 SERVERS: dict[str, type[Server]] = {one.kind: one for one in (Sshfs, Gluster, MooseFs)}
