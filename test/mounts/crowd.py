@@ -24,7 +24,7 @@ from checks import Checks, eventually
 from hosts import Host
 from member import Ledger, Member, members, now_us, version_of
 from places import AT, Place, unmount_from
-from servers import Server
+from servers import FRAME_S, Server
 from stage import LATE_MS, NAMESPACE, Stage
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ FAIR = {"NOT_FOUND", "DEADLINE_EXCEEDED", "MOUNT_SUSPENDED", "KEY_BUSY", "SATURA
 #: What the ledger says of a host that has not yet heard of what another did.
 NOT_HEARD = {"stale", "lost block", "ghost"}
 AGREE_S = 40.0
+STUCK_S = FRAME_S + 15.0  # a call of the last moment
 
 Say = Callable[..., None]
 
@@ -72,7 +73,9 @@ def crowd(
             say(during > 0, "the others go on while one host's cable is cut", during)
             say(hits_again(lost, ledger.keys[0]), "the host whose cable was mended hits again", dict(lost.counts))
             checks.fact(f"crowd {name}", "cut", f"one host for {window[1] - window[0]:.1f} s: {during} good answers elsewhere meanwhile")
-        eventually("nothing is stuck", lambda: not any(one.kv.stuck(5000) for one in crew), 60, 0.05)
+        with contextlib.suppress(TimeoutError):
+            eventually("nothing is stuck", lambda: not stuck_of(crew), STUCK_S, 0.05)
+        say(not stuck_of(crew), "nothing is stuck any more", stuck_of(crew))
         with ledger.lock:
             ledger.model.settled(now_us())
         caches(checks, name, crew, ledger, say, waits=waits)
@@ -80,6 +83,10 @@ def crowd(
         in_the_end(checks, name, say, crew, ledger, agreeing=agreeing)
         told |= {f"{kind}, in the end": count for kind, count in by_the_ledger(say, ledger, caching=caching).items()}
         checks.fact(f"crowd {name}", "ledger", f"{ledger.model.had_to_hit} loads had to hit and did; not heard of yet: {told or 'nothing'}")
+
+
+def stuck_of(crew: list[Member]) -> list[str]:
+    return [f"{one.place.name}: {found}" for one in crew for found in one.kv.stuck(5000)]
 
 
 def cut_and_mend(lost: Member, seconds: float) -> tuple[float, float]:
@@ -181,7 +188,11 @@ def caches(checks: Checks, name: str, crew: list[Member], ledger: Ledger, say: S
             if waits:
                 say(False, f"{what} within 40 s")
 
-    here.store(key=key, replace=True)
+    def done(ask: Callable[[], Any]) -> None:
+        """A breaker may be open still."""
+        eventually("it is done", lambda: ask().ok, 20, 0.1)
+
+    done(lambda: here.store(key=key, replace=True))
     there.present([key])
     codes: collections.Counter[str] = collections.Counter()
 
@@ -190,9 +201,9 @@ def caches(checks: Checks, name: str, crew: list[Member], ledger: Ledger, say: S
         return there.seen.get(key) == (here.number, here.version)
 
     until("a new block is seen", lambda: there.load([key])[key] == "OK")
-    here.store(key=key, replace=True)
+    done(lambda: here.store(key=key, replace=True))
     until("a replacement is seen", replaced)
-    here.remove(key)
+    done(lambda: here.remove(key))
     codes_after: collections.Counter[str] = collections.Counter()
 
     def removed() -> bool:

@@ -159,13 +159,14 @@ class Member:
     def replace(self) -> None:
         self.store(replace=True)
 
-    def remove(self, key: str | None = None) -> None:
+    def remove(self, key: str | None = None) -> Any:
         key = key or self.random.choice(self.ledger.keys)
         change = self.ledger.begun(key, 0)
         began = time.monotonic()
         result = self.waited(self.kv.remove([key], namespace=NAMESPACE, timeout_ms=TIMEOUT_MS), began)
         self.ledger.ended(change, result)
         self.counts[f"remove {result.code or 'OK'}"] += 1
+        return result
 
     def present(self, keys: list[str]) -> tuple[bool | None, ...]:
         began, began_us = time.monotonic(), now_us()
