@@ -9,6 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import observe
+from observe import Held
+
 if TYPE_CHECKING:
     from main import Played, Soak
 
@@ -45,7 +48,8 @@ class Violation:
 
 @dataclass
 class Figures:
-    """Sums over all clients; `first` is what each engine's sidecar and client held before the first fault."""
+    """Sums over all clients; `first` is what each engine's sidecar and client held before the first fault, `held` which those were, `passing`
+    the clients' descriptors that some looks saw and others of the same quarter of a second did not."""
 
     ops: Counter[str] = field(default_factory=Counter)
     codes: Counter[str] = field(default_factory=Counter)
@@ -55,6 +59,8 @@ class Figures:
     overshoot_us: list[int] = field(default_factory=list)
     unharmed_us: list[int] = field(default_factory=list)
     first: dict[str, dict[str, Any]] = field(default_factory=dict)
+    held: dict[str, Held] = field(default_factory=dict)
+    passing: Counter[str] = field(default_factory=Counter)
     most: dict[str, int] = field(default_factory=dict)
     leftovers: Counter[str] = field(default_factory=Counter)
     seconds: float = 0
@@ -64,7 +70,9 @@ class Figures:
         for client in clients:
             if client.quiet and "sidecar" in client.quiet:
                 self.first.setdefault(client.engine, client.quiet["sidecar"] | {"lanes": client.quiet["lanes"]})
+                self.held.setdefault(client.engine, client.quiet["sidecar held"])
                 self.first.setdefault(f"own {client.kind}", client.quiet["own"])
+                self.held.setdefault(f"own {client.kind}", client.quiet["own held"])
 
     def high(self, name: str, value: int) -> None:
         self.most[name] = max(self.most.get(name, value), value)
@@ -101,6 +109,7 @@ def quiet(soak: Soak, client: Played, record: dict[str, Any]) -> None:
         getattr(figures, name).update(record[name])
     for name, value in record["client"].items():
         figures.client[f"{name} of {client.who}"] = value
+    figures.passing.update(record["passing"])
     figures.overshoot_us += record["overshoot"]
     over = sorted(soak.over_us.pop(client.who, []))
     soak.counts[JUDGED_ROUND] += len(over) >= LATE_MIN
@@ -120,26 +129,29 @@ def grown(figures: Figures, client: Played, record: dict[str, Any]) -> list[str]
     first = figures.first.get(f"own {client.kind}")
     own = record["own"]
     if first:
+        held = figures.held[f"own {client.kind}"]
         figures.high("client descriptors more", own["fds"] - first["fds"])
         figures.high("client threads more", own["threads"] - first["threads"])
         figures.high("client memory more (KiB)", own["rssanon_kib"] - first["rssanon_kib"])
         for name in ("fds", "threads", "arenas"):
             if own[name] > first[name]:
-                found.append(f"the client leaks {name}: {own[name]}, {first[name]} before the first fault")
+                found.append(f"the client leaks {name}: {own[name]}, {first[name]} before the first fault: {observe.told(held[name], record['own held'][name])}")
         if own["rssanon_kib"] > first["rssanon_kib"] + OWN_KIB_MORE:
             found.append(f"the client leaks memory: {own['rssanon_kib']} KiB, {first['rssanon_kib']} before the first fault")
     if "sidecar" not in record or client.engine not in figures.first:
         return found
     start, now = figures.first[client.engine], record["sidecar"] | {"lanes": record["lanes"]}
+    was, are = figures.held[client.engine], record["sidecar held"]
     beside = [f["threads"] - f["lanes"] for f in (start, now)]
     figures.high("sidecar descriptors more", now["fds"] - start["fds"])
     figures.high("sidecar threads beside lanes more", beside[1] - beside[0])
     figures.high("descriptors of a lane more", now["lane_fds_max"] - start["lane_fds_max"])
     figures.high("sidecar memory more (KiB)", now["rssanon_kib"] - start["rssanon_kib"])
     if now["fds"] > start["fds"]:
-        found.append(f"the sidecar leaks descriptors: {now['fds']}, {start['fds']} before the first fault")
+        found.append(f"the sidecar leaks descriptors: {now['fds']}, {start['fds']} before the first fault: {observe.told(was['fds'], are['fds'])}")
     if beside[1] > beside[0] + PROBES:
-        found.append(f"the sidecar leaks threads: {now['threads']} with {now['lanes']} lanes, {start['threads']} with {start['lanes']} before the first fault")
+        lanes = [f"{f['threads']} with {f['lanes']} lanes" for f in (now, start)]
+        found.append(f"the sidecar leaks threads: {lanes[0]}, {lanes[1]} before the first fault: {observe.told(was['threads'], are['threads'])}")
     if now["lane_fds_max"] > start["lane_fds_max"] + LANE_FDS_MORE:
         found.append(f"a lane leaks descriptors: {now['lane_fds_max']}, {start['lane_fds_max']} before the first fault")
     if now["rssanon_kib"] > start["rssanon_kib"] + ANON_KIB_MORE:

@@ -84,7 +84,7 @@ PLANTS: dict[str, Plant] = {
     ),
     "a replaced block stays": plant(
         "stale",
-        bundle=(("operation.replace = request.replace ||", "operation.replace ="), ("if (done.kept) this.#kept += 1;", "")),
+        bundle=(("operation.replace = request.replace ||", "operation.replace ="), ("if (done.kept) {", "if (false) {")),
         weights=CALM,
     ),
     "a store that failed is answered as done": plant(
@@ -135,6 +135,14 @@ PLANTS: dict[str, Plant] = {
     ),
     "a call of the client breaks": plant(
         "client failed", client=("import kvlane.client as a; a.Client.stuck = lambda *_: 1 / 0",), weights=CALM, seconds=20
+    ),
+    "the client keeps one descriptor": plant(
+        "leaked",
+        client=(
+            "import os, kvlane._process as a; f = a.SidecarProcess.close_pipes; kept = []; "
+            "a.SidecarProcess.close_pipes = lambda self: (kept or kept.append(os.pidfd_open(os.getpid())), f(self))[1]",
+        ),
+        weights=SIDECAR,
     ),
     "the client leases what is quarantined": plant(
         "late bytes in leased memory",

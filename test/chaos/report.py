@@ -49,6 +49,7 @@ def figures(soak: Soak, options: argparse.Namespace) -> dict[str, Any]:
         "the same, nobody stopped": spread(f.unharmed_us),
         "deadlines": dict(f.late),
         "most beyond the start, at rest": f.most,
+        "descriptors that came and went": dict(f.passing.most_common(6)),
         "leftovers": dict(f.leftovers),
         "wrong bytes": kinds["wrong bytes"] + kinds["late bytes in leased memory"] + kinds["wrong version"] + kinds["stale"] + kinds["stored though refused"],
         "lost answers": kinds["lost answer"],

@@ -60,9 +60,10 @@ def measure(client: Client, answers: Answers, back: dict[str, Any]) -> dict[str,
     wrong = {name: facts[name] for name in ("unknown_answers", "unknown_events", "bad_slots_freed", "callbacks_dropped") if facts[name]}
     if wrong:
         answers.log.violation("answers to nothing", f"{wrong}; notes {client.notes()[-6:]}")
-    figures: dict[str, Any] = {"own": observe.process(os.getpid()), "life": client.life}
+    own, own_held, passing = observe.at_rest(os.getpid())
+    figures: dict[str, Any] = {"own": own, "own held": own_held, "passing": passing, "life": client.life}
     if back and client.pid:
-        figures["sidecar"] = observe.process(client.pid, lanes=True)
+        figures["sidecar"], figures["sidecar held"], _ = observe.at_rest(client.pid, lanes=True)
         figures["lanes"] = sum(c["lanes"] for d in back["stats"]["devices"] for c in d["classes"].values())
     names = ("sent", "answered", "settled_by_client", "late_answers", "refused", "restarts", "slots_freed")
     figures["client"] = {name: facts[name] for name in names}

@@ -104,7 +104,7 @@ def _release_of_one_client(slots: Sequence[Slot], lock: Lock) -> list[Slot]:
 
 
 class Arena:
-    """The slots of one sidecar life. Every method but `slice` is called with `lock` held."""
+    """The slots of one sidecar life. Every method but `slice` and `kernel_holds` is called with `lock` held."""
 
     def __init__(
         self,
@@ -250,10 +250,11 @@ class Arena:
                 self._mapping = None
 
     def memory_is_back(self) -> bool:
-        """True once nothing of ours holds the abandoned memory: no lease, and no view that a caller has kept.
+        """Only of use after the process was reaped; until then the kernel counts the memory anyway. May wait (`kernel_holds`)."""
+        return self.is_let_go() and not self.kernel_holds()
 
-        Only of use after the process was reaped; until then the kernel counts the memory anyway.
-        """
+    def is_let_go(self) -> bool:
+        """True once nothing of ours holds the abandoned memory: no lease, and no view that a caller has kept."""
         if len(self._kept_by_caller) > 0:
             return False
         if self._mapping is not None:
@@ -262,14 +263,15 @@ class Arena:
             except BufferError:  # somebody keeps a view: his memory, our count
                 return False
             self._mapping = None
-        return not self.kernel_holds()
+        return True
 
     def kernel_holds(self) -> bool:
         """Whether somebody can still write to the memory once the sidecar is reaped and our own mapping is gone.
 
         With native AIO that is so while the kernel has transfers of the sidecar's: its address space stays until they are
         back. The kernel refuses to seal memory against writing that somebody has mapped for it, which costs no wait, or
-        whose pages it holds (0.16 s: it looks a few times). Huge pages of either kind answer as small ones do.
+        whose pages it holds (0.16 s: it looks a few times, and longer where cores are busy). Huge pages of either kind answer
+        as small ones do. Called without the lock, by one thread at a time.
         """
         if self.outlives_process and self.fd >= 0 and self._mapping is None:
             try:

@@ -472,10 +472,11 @@ class Core:
         with self.lock:
             if self.life is not None:
                 self.end_life(self.life, reason, "SHUTTING_DOWN")
-            self.corpses.prune()
-            self.corpses.leave_behind()
             self.close_wanted = True
             self.set_state("closed", reason)
+            self.corpses.prune()
+        self.corpses.leave_behind()
+        with self.lock:
             self.callbacks.end()
             self.finished.set()
 

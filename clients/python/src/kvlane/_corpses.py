@@ -3,11 +3,15 @@
 A killed process with a call stuck in the kernel stays until that call returns. It is looked at, never waited for; its
 memory counts until it is reaped, the kernel writes to it no more, and no view of ours holds it. When a client is
 closed, what is left passes to the next client of this process, so that opening clients in a row cannot pile up arenas.
+
+Whether the kernel still writes is asked in a thread of its own: where pages are held and nobody has them mapped any more it
+thinks for 0.16 s and longer, and neither the IO thread, which is the clock, nor anybody at the client's lock may wait for that.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ._arena import Arena
@@ -16,6 +20,10 @@ from ._process import SidecarProcess
 
 ABANDONED_ARENAS_MAX = 1
 """One stuck life may keep its arena while the next one runs; a second one must wait until the kernel lets go."""
+ASK_AGAIN_US = 100_000
+"""After the kernel has said that it still holds pages. Each question makes it empty a list of every core."""
+ANSWER_S = 0.5
+"""It takes 0.16 s on a machine that is not busy."""
 
 
 @dataclass
@@ -24,6 +32,40 @@ class Corpse:
     arena: Arena
     since_us: int
     reaped: bool = False
+    asking: threading.Thread | None = None  # the arena's descriptor is its own meanwhile
+    ask_us: int = 0
+    is_back: bool = False
+
+    def look(self, wake: Callable[[], object]) -> bool:
+        """Whether its memory is back. Never waits; what is being asked is known at a later look."""
+        if self.is_back or not self.reaped or self.asking is not None or now_us() < self.ask_us or not self.arena.is_let_go():
+            return self.is_back
+        if not self.arena.outlives_process:  # then there is nothing to ask
+            self.is_back = not self.arena.kernel_holds()
+            return self.is_back
+        self.asking = threading.Thread(target=self._ask, args=(wake,), name="kvlane-corpse", daemon=True)
+        try:
+            self.asking.start()
+        except RuntimeError:  # no thread can be made just now
+            self.asking = None
+        return False
+
+    def _ask(self, wake: Callable[[], object]) -> None:
+        self.is_back = not self.arena.kernel_holds()
+        self.ask_us = now_us() + ASK_AGAIN_US
+        self.asking = None
+        if self.is_back:
+            wake()
+
+    def is_left(self) -> bool:
+        """Whether it goes on to be looked at when its client is closed. Waits for the kernel's answer, and no longer than that takes."""
+        if not self.reaped:
+            return True
+        asking = self.asking
+        if asking is not None:
+            asking.join(ANSWER_S)
+            return not self.is_back
+        return not self.is_back and self.arena.kernel_holds()
 
 
 _left: list[Corpse] = []
@@ -41,14 +83,15 @@ class Corpses:
     def add(self, process: SidecarProcess, arena: Arena) -> None:
         self._list.append(Corpse(process, arena, now_us()))
 
-    def prune(self) -> list[SidecarProcess]:
-        """Lets go of what is over and returns the processes reaped just now."""
+    def prune(self, wake: Callable[[], object] = lambda: None) -> list[SidecarProcess]:
+        """Lets go of what is over and returns the processes reaped just now. Never waits; `wake` is called, by another thread,
+        when the next look will find something gone."""
         reaped = []
         for corpse in self._list:
             if not corpse.reaped and corpse.process.reap():
                 corpse.reaped = True
                 reaped.append(corpse.process)
-        self._list = [corpse for corpse in self._list if not (corpse.reaped and corpse.arena.memory_is_back())]
+        self._list = [corpse for corpse in self._list if not corpse.look(wake)]
         return reaped
 
     def abandoned_arenas(self) -> int:
@@ -70,9 +113,10 @@ class Corpses:
         self._list = []
 
     def leave_behind(self) -> None:
-        """What is reaped but still looked at is the caller's memory from here on; only what the kernel holds goes on."""
+        """What is reaped but still looked at is the caller's memory from here on; only what the kernel holds goes on. May wait."""
+        left = [corpse for corpse in self._list if corpse.is_left()]
         with _left_lock:
-            _left.extend(corpse for corpse in self._list if not corpse.reaped or corpse.arena.kernel_holds())
+            _left.extend(left)
             self._list = []
 
 
@@ -88,4 +132,4 @@ def forget_after_fork() -> None:
 def left_behind() -> int:
     """Corpses of closed clients that no client has taken over yet."""
     with _left_lock:
-        return len(_left)
+        return sum(not corpse.is_back for corpse in _left)
