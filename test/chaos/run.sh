@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # `npm run chaos -- [--seconds N] [--seed N] [--engine threads|aio|both] …`: main.py says what can be asked for. --plants: every planted
-# fault is looked for, one after the other, in about seven minutes.
+# fault is looked for, one after the other, in about ten minutes.
 #
 # In a mount and a process namespace of its own: whatever ends this, however, ends every process in it, and with them every mount. What
 # it writes lies in memory that goes with them; only the logs of a run that went wrong are copied out.

@@ -109,6 +109,8 @@ class Run:
                 acceptance(self.checks, place, engine)
                 if place.host:
                     shutil.rmtree(place.outside)  # their servers are small
+        if name in servers.SERVERS and not ways:
+            return  # it could not be mounted, which has been said
         # In the short form each way once, the engines in turn; a network is cut here, and drops its packets there.
         numbers = list(range(len(ways)))
         if name in servers.SERVERS and not self.full:
