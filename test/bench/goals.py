@@ -209,7 +209,7 @@ def of_round_trip(trip: dict[str, Any]) -> list[Line]:
     hot = trip["0 ms"]
     noise = estimated(hot["a_a"])
     line = of_estimate("no-op round trip / the same through a C echo program", "back to back", "≤ 1.5", estimated(hot["ratio"]), noise=noise)
-    return [line if line.met else with_reason(line, why.of_round_trip(hot))]
+    return [line if line.met else with_reason(line, why.of_round_trip(trip))]
 
 
 def of_deadlines(late: dict[str, Any]) -> list[Line]:

@@ -1,9 +1,16 @@
-"""A no-op there and back, beside a C program that sends the line back: what waking two processes costs anyhow."""
+"""A no-op there and back, beside a C program that sends the line back: what waking two processes costs anyhow.
+
+That cost hangs on where the scheduler puts the two: on one core, or each on one of its own, where each wake-up goes to a core that
+sleeps. It puts a program that computes little on the asker's core and one that computes more on another, so that the two programs
+do not pay alike. Hence the same once more with each placement held.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import media
@@ -57,25 +64,50 @@ def measure(stage: Stage) -> dict[str, Any]:
             if commands[number] == commands[0]:
                 program.line()  # ready
             Side(program).some(0, WARM)
+        rounds = stage.count(2, 16)
         for pause_ms in PAUSES_MS:
-            n = PINGS if pause_ms == 0 else PINGS_PAUSED
-            sides = [Side(program) for program in programs]
-            for number in range(stage.count(2, 16)):
-                order = sides[number % 3 :] + sides[: number % 3]
-                took: dict[int, list[float]] = {}
-                for side in [*order, *reversed(order)]:
-                    took.setdefault(id(side), []).extend(side.some(pause_ms, n))
-                for side in sides:
-                    side.keep(took[id(side)])
-            ours, echo, again = sides
-            found[f"{pause_ms} ms"] = {
-                "ratio": stats.ratio(ours.rounds, echo.rounds).as_json(),
-                "a_a": stats.ratio(ours.rounds, again.rounds).as_json(),
-                "p50_us": stats.quantile(ours.trips, 0.5),
-                "p99_us": stats.quantile(ours.trips, 0.99),
-                "cpu_us": ours.cpu_s / len(ours.trips) * 1e6,
-                "echo_p50_us": stats.quantile(echo.trips, 0.5),
-                "echo_p99_us": stats.quantile(echo.trips, 0.99),
-                "echo_cpu_us": echo.cpu_s / len(echo.trips) * 1e6,
-            }
+            found[f"{pause_ms} ms"] = trips(programs, pause_ms, rounds)
+        cores = sorted(os.sched_getaffinity(0))
+        for name, theirs in (("0 ms, one core", cores[:1]), ("0 ms, two cores", cores[1:2])):
+            if theirs:
+                with held(programs, cores[0], theirs[0]):
+                    found[name] = trips(programs, 0, rounds)
     return found
+
+
+def trips(programs: list[plain_sidecar.Program], pause_ms: int, rounds: int) -> dict[str, Any]:
+    n = PINGS if pause_ms == 0 else PINGS_PAUSED
+    sides = [Side(program) for program in programs]
+    for number in range(rounds):
+        order = sides[number % 3 :] + sides[: number % 3]
+        took: dict[int, list[float]] = {}
+        for side in [*order, *reversed(order)]:
+            took.setdefault(id(side), []).extend(side.some(pause_ms, n))
+        for side in sides:
+            side.keep(took[id(side)])
+    ours, echo, again = sides
+    return {
+        "ratio": stats.ratio(ours.rounds, echo.rounds).as_json(),
+        "a_a": stats.ratio(ours.rounds, again.rounds).as_json(),
+        "p50_us": stats.quantile(ours.trips, 0.5),
+        "p99_us": stats.quantile(ours.trips, 0.99),
+        "cpu_us": ours.cpu_s / len(ours.trips) * 1e6,
+        "echo_p50_us": stats.quantile(echo.trips, 0.5),
+        "echo_p99_us": stats.quantile(echo.trips, 0.99),
+        "echo_cpu_us": echo.cpu_s / len(echo.trips) * 1e6,
+    }
+
+
+@contextlib.contextmanager
+def held(programs: list[plain_sidecar.Program], asker: int, theirs: int) -> Iterator[None]:
+    """The asker on one core, all threads of the programs on another, or on the same."""
+    before = os.sched_getaffinity(0)
+    threads = [int(thread) for program in programs for thread in os.listdir(f"/proc/{program.process.pid}/task")]
+    try:
+        os.sched_setaffinity(0, {asker})
+        for thread in threads:
+            os.sched_setaffinity(thread, {theirs})
+        yield
+    finally:
+        for thread in (0, *threads):
+            os.sched_setaffinity(thread, before)

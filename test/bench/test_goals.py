@@ -132,7 +132,11 @@ def test_control_cost_is_a_difference_of_medians_of_the_same_round() -> None:
 TRIP = {"ratio": {"value": 2.0, "low": 1.9, "high": 2.1, "n": 16}, "a_a": {"value": 1.0, "low": 0.99, "high": 1.01, "n": 16}}
 LATE = {"p99": {"value": 700.0, "low": 600.0, "high": 800.0, "n": 60}, "early": 0, "sleep_p99_us": 300.0}
 TABLES: dict[str, Any] = {
-    "round trip": {"0 ms": {**TRIP, "p50_us": 100.0, "cpu_us": 80.0, "echo_p50_us": 50.0, "echo_cpu_us": 20.0}},
+    "round trip": {
+        "0 ms": {**TRIP, "p50_us": 100.0, "cpu_us": 80.0, "echo_p50_us": 50.0, "echo_cpu_us": 20.0},
+        "1 ms": {**TRIP, "p50_us": 90.0, "cpu_us": 70.0, "echo_p50_us": 60.0, "echo_cpu_us": 30.0},
+        "0 ms, one core": {**TRIP, "p50_us": 40.0, "cpu_us": 30.0, "echo_p50_us": 20.0, "echo_cpu_us": 4.0},
+    },
     "deadline": {"quiet": LATE, "4 hogs": {**LATE, "early": 1}},
     "stuck": {
         "0": {"rate": TRIP["a_a"], "p99": TRIP["a_a"]},
@@ -149,7 +153,11 @@ TABLES: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("goal", "verdict"),
     [
-        ("no-op", "not met by 0.5 (33%), because of 100 µs the sidecar's process computes 80; the echo's 50 µs hold 20"),
+        (
+            "no-op",
+            "not met by 0.5 (33%), because of 100 µs the sidecar's process computes 80; the echo's 50 µs hold 20; "
+            "on one core 40 beside 20 µs, 2.00 times",
+        ),
         ("deadline", "met"),
         ("with 1,000 operations stuck on another device: throughput", "met"),
         ("with 1,000 operations stuck on another device: extra", "not met by 5 MiB (20%), because of it resident 30.0 MiB"),

@@ -58,10 +58,15 @@ def of_control(cell: dict[str, Any]) -> str:
 
 
 def of_round_trip(trip: dict[str, Any]) -> str:
-    return (
-        f"of {trip['p50_us']:.0f} µs the sidecar's process computes {trip['cpu_us']:.0f}; the echo's {trip['echo_p50_us']:.0f} µs "
-        f"hold {trip['echo_cpu_us']:.0f}"
-    )
+    hot = trip["0 ms"]
+    said = [
+        f"of {hot['p50_us']:.0f} µs the sidecar's process computes {hot['cpu_us']:.0f}; the echo's {hot['echo_p50_us']:.0f} µs "
+        f"hold {hot['echo_cpu_us']:.0f}"
+    ]
+    for name, placed in trip.items():
+        if name.startswith("0 ms, "):  # where the scheduler had no choice
+            said.append(f"on {name[6:]} {placed['p50_us']:.0f} beside {placed['echo_p50_us']:.0f} µs, {placed['ratio']['value']:.2f} times")
+    return "; ".join(said)
 
 
 def of_start(start: dict[str, Any]) -> str:

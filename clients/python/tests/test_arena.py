@@ -59,7 +59,7 @@ def test_views_are_the_same_memory_for_whoever_maps_it() -> None:
 def test_a_slot_in_flight_may_not_be_looked_at_and_comes_back_with_the_answer() -> None:
     it = arena()
     (slot,) = it.lease(1, "kv0", "load") or []
-    it.send([slot], 7)
+    it.send([slot])
     with pytest.raises(SlotNotLeased, match="in flight"):
         _ = slot.view
     it.answered([slot], set())
@@ -73,7 +73,7 @@ def test_a_slot_in_flight_may_not_be_looked_at_and_comes_back_with_the_answer() 
 def test_a_slot_released_in_flight_is_free_only_after_the_answer() -> None:
     it = arena()
     (slot,) = it.lease(1, "kv0", "load") or []
-    it.send([slot], 7)
+    it.send([slot])
     slot.release()
     assert (slot.state, it.free_count()) == ("in flight", 7)
     it.answered([slot], set())
@@ -83,8 +83,8 @@ def test_a_slot_released_in_flight_is_free_only_after_the_answer() -> None:
 def test_slots_are_released_together_each_by_its_own_state() -> None:
     it = arena()
     slots = it.lease(3, "kv0", "load") or []
-    it.send(slots[1:2], 7)
-    it.send(slots[2:], 8)
+    it.send(slots[1:2])
+    it.send(slots[2:])
     it.answered(slots[2:], {0})
     release([*slots, slots[0]])
     release([])
@@ -121,7 +121,7 @@ def test_slots_of_several_clients_are_released_together_each_under_its_own_lock(
 def test_a_quarantined_slot_waits_for_slots_freed_whatever_its_holder_does() -> None:
     it = arena()
     (slot,) = it.lease(1, "kv0", "load") or []
-    it.send([slot], 7)
+    it.send([slot])
     it.answered([slot], {0})
     slot.release()
     assert it.quarantined() == [slot.index]
@@ -134,7 +134,7 @@ def test_slots_freed_before_the_answer_is_a_lie_and_frees_nothing() -> None:
     it = arena()
     (slot,) = it.lease(1, "kv0", "load") or []
     assert not it.freed(slot.index)  # leased
-    it.send([slot], 7)
+    it.send([slot])
     assert not it.freed(slot.index)  # in flight
     it.settle_by_own_clock(slot)
     assert not it.freed(slot.index)  # quarantined by our clock, and the sidecar has not spoken
@@ -147,7 +147,7 @@ def test_an_abandoned_arena_leases_nothing_but_what_had_arrived_stays_readable()
     it = arena()
     arrived, stuck = it.lease(2, "kv0", "load") or []
     arrived.view[:3] = b"abc"
-    it.send([stuck], 7)
+    it.send([stuck])
     it.abandon()
     assert stuck.state == "abandoned"
     assert it.lease(1, "kv0", "load") is None

@@ -27,6 +27,9 @@ from .errors import SlotNotLeased
 
 SlotState = Literal["free", "leased", "in flight", "quarantined", "abandoned"]
 
+Use = tuple[str, SlotClass]
+"""What a slot was leased for: mount and class. One object for all slots of a lease."""
+
 SLOT_ALIGN_BYTES = 4096
 """What O_DIRECT asks of memory on every file system we know; the sidecar checks the same."""
 
@@ -34,16 +37,22 @@ SLOT_ALIGN_BYTES = 4096
 class Slot:
     """One leased piece of the arena. Ask for `view` again after each request; do not keep slices across one."""
 
-    __slots__ = ("__weakref__", "_arena", "_give_back", "_state", "index", "mount", "owed_to", "slot_class")
+    # A task may have thousands, and each field is paid for in each: what is so of few slots only is kept by the arena.
+    __slots__ = ("__weakref__", "_arena", "_state", "_use", "index")
 
-    def __init__(self, arena: Arena, index: int, mount: str, slot_class: SlotClass) -> None:
+    def __init__(self, arena: Arena, index: int, use: Use) -> None:
         self._arena = arena
         self._state: SlotState = "leased"
-        self._give_back = False  # released while in flight: free it as soon as it comes back
+        self._use = use
         self.index = index
-        self.mount = mount
-        self.slot_class = slot_class
-        self.owed_to: int | None = None  # the task whose answer will say what the kernel did with it
+
+    @property
+    def mount(self) -> str:
+        return self._use[0]
+
+    @property
+    def slot_class(self) -> SlotClass:
+        return self._use[1]
 
     @property
     def state(self) -> SlotState:
@@ -76,30 +85,24 @@ class Slot:
 
 
 def release(slots: Sequence[Slot]) -> None:
-    """The lock of their client is taken once, and once for each client where they are of several."""
+    """The lock of their client is taken once for each life that they are of."""
     while slots:
-        slots = _release_of_one_client(slots, slots[0]._arena.lock)
+        slots = _release_of_one_life(slots, slots[0]._arena)
 
 
-def _release_of_one_client(slots: Sequence[Slot], lock: Lock) -> list[Slot]:
+def _release_of_one_life(slots: Sequence[Slot], arena: Arena) -> list[Slot]:
     """Returns those that are others'."""
+    leased: list[Slot] = []
     others: list[Slot] = []
-    with lock:
-        arena: Arena | None = None
-        together: list[Slot] = []
+    with arena.lock:
         for slot in slots:
-            if slot._arena.lock is not lock:
+            if slot._arena is not arena:
                 others.append(slot)
             elif slot._state == "leased":
-                if slot._arena is not arena:  # of another life: there are a few of them at most
-                    if arena is not None:
-                        arena.free(together)
-                    arena, together = slot._arena, []
-                together.append(slot)
+                leased.append(slot)
             elif slot._state == "in flight":
-                slot._give_back = True
-        if arena is not None:
-            arena.free(together)
+                arena.given_back.add(slot)
+        arena.free(leased)
     return others
 
 
@@ -128,6 +131,8 @@ class Arena:
         self.ledger = ledger
         self._free = deque(range(slots))  # taken from the left, returned on the right: reuse as late as possible
         self._held: dict[int, Slot] = {}  # leased, in flight or quarantined
+        self.given_back: set[Slot] = set()  # released while in flight: free as soon as they come back
+        self._owed: set[Slot] = set()  # quarantined by our own clock: an answer will say what the kernel did with them
         self._kept_by_caller: weakref.WeakSet[Slot] = weakref.WeakSet()  # still leased when the arena was abandoned
         self._mapping: mmap.mmap | None
         self.fd, self._mapping = make(slots * slot_bytes, huge_pages, insist=insist, stop=stop)
@@ -158,34 +163,40 @@ class Arena:
         """All or nothing; None when the budget or the arena has not that many."""
         if self.abandoned or count > self.ledger.available(mount, slot_class) or count > len(self._free):
             return None
-        taken = [Slot(self, self._free.popleft(), mount, slot_class) for _ in range(count)]
+        use, next_free, held = (mount, slot_class), self._free.popleft, self._held
+        taken = [Slot(self, next_free(), use) for _ in range(count)]
         self.ledger.take(mount, slot_class, count)
         for slot in taken:
-            self._held[slot.index] = slot
+            held[slot.index] = slot
         return taken
 
-    def send(self, slots: list[Slot], task: int) -> None:
+    def send(self, slots: list[Slot]) -> None:
         for slot in slots:
             slot._state = "in flight"
-            slot.owed_to = task
 
     def settle_by_own_clock(self, slot: Slot) -> None:
         """Our clock ran out first: the lease is over, and the slot waits for the sidecar's word."""
         if slot._state == "in flight":
             slot._state = "quarantined"
             self.quarantined_count += 1
+            self._owed.add(slot)
 
     def answered(self, slots: list[Slot], quarantined: set[int]) -> None:
         """The sidecar's word on the slots of an answered request; `quarantined` counts them from 0."""
-        for slot in slots:
-            slot.owed_to = None
         if self.abandoned:
             return
+        if not quarantined and not self._owed and not self.given_back:
+            for slot in slots:
+                slot._state = "leased"
+            return
         for number, slot in enumerate(slots):
+            give_back = slot in self.given_back
+            self.given_back.discard(slot)
+            self._owed.discard(slot)
             if number in quarantined:
                 self.quarantined_count += slot._state != "quarantined"
                 slot._state = "quarantined"
-            elif slot._state == "quarantined" or slot._give_back:
+            elif slot._state == "quarantined" or give_back:
                 self.free([slot])
             else:
                 slot._state = "leased"
@@ -193,32 +204,35 @@ class Arena:
     def freed(self, index: int) -> bool:
         """`slots_freed` named it. False: it was not waiting for that, and nothing changes."""
         slot = self._held.get(index)
-        if slot is None or slot._state != "quarantined" or slot.owed_to is not None:
+        if slot is None or slot._state != "quarantined" or slot in self._owed:
             return False
         self.free([slot])
         return True
 
     def free(self, slots: list[Slot]) -> None:
+        if self.abandoned:
+            for slot in slots:
+                slot._state = "free"
+                self._kept_by_caller.discard(slot)
+            return
         held, give_index = self._held, self._free.append
-        last, run = None, 0  # slots of one use come one after the other
+        use, run = None, 0  # slots of one lease come one after the other
         for slot in slots:
             if slot._state == "free":  # named twice
                 continue
             if slot._state == "quarantined":
                 self.quarantined_count -= 1
             slot._state = "free"
-            if self.abandoned:
-                self._kept_by_caller.discard(slot)
-                continue
-            del held[slot.index]
-            give_index(slot.index)
-            if last is None or slot.mount != last.mount or slot.slot_class != last.slot_class:
-                if last is not None:
-                    self.ledger.give(last.mount, last.slot_class, run)
-                last, run = slot, 0
+            index = slot.index
+            del held[index]
+            give_index(index)
+            if slot._use is not use:
+                if use is not None:
+                    self.ledger.give(*use, run)
+                use, run = slot._use, 0
             run += 1
-        if last is not None:
-            self.ledger.give(last.mount, last.slot_class, run)
+        if use is not None:
+            self.ledger.give(*use, run)
 
     def quarantined(self) -> list[int]:
         return sorted(index for index, slot in self._held.items() if slot._state == "quarantined")
@@ -238,6 +252,8 @@ class Arena:
             else:
                 slot._state = "abandoned"
         self._held.clear()
+        self.given_back.clear()
+        self._owed.clear()
 
     def forget_after_fork(self) -> None:
         """In a forked child: lets go of the memory, so that the parent sees it come back. Views that the child has

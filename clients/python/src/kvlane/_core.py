@@ -169,7 +169,7 @@ class Core:
             self._next_id += 1
             task.id = number
             self.counters.sent += 1
-            life.arena.send(task.slots, number)
+            life.arena.send(task.slots)
             if not life.expects_something():
                 life.heard_us = max(life.heard_us, now_us())  # silence counts from here
             life.unanswered[number] = task
@@ -271,9 +271,9 @@ class Core:
 
     def _check_slots(self, task: Task[Any]) -> tuple[str, str] | None:
         life = self.life
-        arena = None if life is None else life.arena
+        arena = None if life is None or life.arena.abandoned else life.arena
         for slot in task.slots:
-            if slot._arena is not arena or slot._arena.abandoned:
+            if slot._arena is not arena:
                 return SIDECAR_GONE, f"slot {slot.index} belongs to sidecar life {slot.life}, which is over"
             if slot._state != "leased":
                 raise SlotNotLeased(f"slot {slot.index} is {slot.state}; only a leased slot can go into a {task.op}")

@@ -28,6 +28,9 @@ class LineSplitter:
         self._line_bytes_max = line_bytes_max
 
     def feed(self, data: bytes | memoryview) -> Iterator[bytes]:
+        if not self._buffer and len(data) <= self._line_bytes_max and data[-1:] == b"\n":  # whole lines, as nearly always
+            yield from bytes(data[:-1]).split(b"\n")
+            return
         self._buffer += data
         start = 0
         try:

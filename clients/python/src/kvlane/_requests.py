@@ -132,8 +132,9 @@ class Requests:
         for length in set(every):
             if not 0 < length <= slot_bytes:
                 raise InvalidArgument(f"bytes must be from 1 to slot_bytes {slot_bytes}, got {length}")
+        use = (request.mount, op)
         for slot in slots:
-            if slot.mount != request.mount or slot.slot_class != op:
+            if slot._use != use:
                 raise InvalidArgument(
                     f"slot {slot.index} was leased for {slot.slot_class} on {slot.mount}, "
                     f"not for {op} on {request.mount}: budgets are kept per mount and class"

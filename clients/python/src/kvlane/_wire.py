@@ -48,13 +48,15 @@ def decode_blocks(task: Task[Any], answer: Mapping[str, Any]) -> BlocksResult:
         return BlocksResult(False, code, message, failed=tuple(one))
     ok = _need(answer, "ok", bool)
     done = _need(answer, "done", int)
+    kept = answer.get("kept", 0)
+    if ok and done == task.count and "failed" not in answer:  # the usual answer
+        return BlocksResult(True, done=done, kept=kept)
     entries = _need(answer, "failed", list) if "failed" in answer else []
     failed = tuple(sorted((one for entry in entries for one in _failures(task, entry)), key=lambda one: one.block))
     if len({failure.block for failure in failed}) != len(failed):
         raise ProtocolBroken(f"answer to task {task.id} fails a block twice")
     if done + len(failed) != task.count or ok == bool(failed):
         raise ProtocolBroken(f"answer to task {task.id} says ok={ok}, {done} done and {len(failed)} failed of {task.count}")
-    kept = answer.get("kept", 0)
     if not failed:
         return BlocksResult(True, done=done, kept=kept)
     first = failed[0]
