@@ -33,7 +33,9 @@ export const TEMPORARY_FILE = new RegExp(`^(${HEX})\\.(${WRITER})-[0-9]{1,20}\\.
 /** A namespace's record, or that a generation of it is taken. */
 export const RECORD_FILE = new RegExp(`^(${NAMESPACE})\\.json$`);
 export const DRAFT_OF_RECORD_FILE = new RegExp(`^${NAMESPACE}\\.json\\.${UNIQUE}\\.tmp$`);
-/** Who may remove blocks for room. */
-export const LEASE_FILE = /^[1-9][0-9]{0,19}$/;
-export const DRAFT_OF_LEASE_FILE = new RegExp(`^[1-9][0-9]{0,19}\\.${UNIQUE}\\.tmp$`);
+/** Who may remove blocks for room: 15 digits, so that the next number is still exact wherever it goes. */
+export const LEASE_FILE = /^[1-9][0-9]{0,14}$/;
+export const DRAFT_OF_LEASE_FILE = new RegExp(`^[1-9][0-9]{0,14}\\.${UNIQUE}\\.tmp$`);
+/** Empty; its time says that a store found no room, or that some was made. */
+export const SIGN_FILE = /^(?:want|made)$/;
 export const DRAFT_OF_IDENTITY_FILE = new RegExp(`^kvlane\\.json\\.${UNIQUE}\\.tmp$`);

@@ -3,7 +3,7 @@
 // A leftover is what kvlane made and nobody will use any more once it is old enough: a temporary, a file that waits to be overwritten, a
 // damaged file that was set aside. Whatever has not exactly a name of kvlane's is foreign: told, never removed.
 import type { ListEntry } from '../../../protocol/messages.ts';
-import { ASIDE_FILE, BLOCK_FILE, DRAFT_OF_LEASE_FILE, DRAFT_OF_RECORD_FILE, LEASE_FILE, NAMESPACE_NAME, RECORD_FILE, TEMPORARY_FILE, WRITER_NAME } from '../../../protocol/store_paths.ts';
+import { ASIDE_FILE, BLOCK_FILE, DRAFT_OF_LEASE_FILE, DRAFT_OF_RECORD_FILE, LEASE_FILE, NAMESPACE_NAME, RECORD_FILE, SIGN_FILE, TEMPORARY_FILE, WRITER_NAME } from '../../../protocol/store_paths.ts';
 
 /** A draft is a record or a lease that has not got its name yet: small, and never read. */
 export type Kind = 'block' | 'temporary' | 'recycled' | 'aside' | 'record' | 'lease' | 'draft' | 'directory' | 'foreign';
@@ -43,7 +43,7 @@ export function found(directory: string, entry: ListEntry): Found {
     case 'namespaces':
       return DRAFT_OF_RECORD_FILE.test(entry.name) ? here(DRAFT_OF_RECORD_FILE, 'draft') : here(RECORD_FILE, 'record');
     case 'collector':
-      return DRAFT_OF_LEASE_FILE.test(entry.name) ? here(DRAFT_OF_LEASE_FILE, 'draft') : here(LEASE_FILE, 'lease');
+      return DRAFT_OF_LEASE_FILE.test(entry.name) ? here(DRAFT_OF_LEASE_FILE, 'draft') : here(SIGN_FILE.test(entry.name) ? SIGN_FILE : LEASE_FILE, 'lease');
     default:
       return { ...at, kind: 'foreign' };
   }
