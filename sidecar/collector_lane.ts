@@ -75,7 +75,7 @@ export class OwnLane implements CollectorLane, Owner, Alarm {
 
   ask(ask: Ask, deadlineUs: number, nowUs: number): void {
     const { lanes, deadlines, index } = this.#deps;
-    const operation = new Operation(ask.kind, this.#mount, null, this.#pool, this, 0, deadlineUs);
+    const operation = new Operation(ask.kind === 'sign' ? 'lease' : ask.kind, this.#mount, null, this.#pool, this, 0, deadlineUs);
     operation.asked = askedOf(ask);
     if (ask.kind === 'remove') {
       operation.namespace = ask.block.namespace;
@@ -136,6 +136,8 @@ function askedOf(ask: Ask): Asked {
   switch (ask.kind) {
     case 'lease':
       return ask.step.action === 'look' ? { action: 'look', number: 0, text: '' } : ask.step;
+    case 'sign':
+      return { action: ask.action, number: 0, text: ask.sign };
     case 'list':
       return { path: ask.path, cookie: ask.cookie, entriesMax: SCAN_ENTRIES_MAX };
     case 'remove':

@@ -51,6 +51,12 @@ export class CollectorLease {
     return this.#number > 0 && nowUs < this.#holdUntilUs;
   }
 
+  /** Somebody else had it lately, by what was seen: after HOLD_US without a change he believes so himself no more. */
+  isAnothers(nowUs: number): boolean {
+    const seen = this.#seen;
+    return seen !== null && this.#take === 0 && nowUs - seen.sinceUs < this.#times.holdUs;
+  }
+
   /** Until when it holds; nothing that evicts may begin later. */
   get endUs(): number {
     return this.#holdUntilUs;
