@@ -3,7 +3,7 @@ import { expect, test } from 'vitest';
 import { HOLD_US, LEASE_EVERY_US } from '../../sidecar/collector_lease.ts';
 import { ANSWER_EVERY_US, Hearing, LISTEN_EVERY_US, SIGN_TIMES, type SignAsk, Wanting, WANT_US } from '../../sidecar/signs.ts';
 import { URGED_BYTES_MIN } from '../../sidecar/urging.ts';
-import { CollectedStore, Collecting, not } from '../support/collected_store.ts';
+import { CollectedStore, Collecting, not, ok } from '../support/collected_store.ts';
 import { manualClock, type ManualClock } from '../support/manual_clock.ts';
 
 const MIB = 1 << 20;
@@ -227,6 +227,31 @@ test('a want that was told before it collected is not heard: the one who told it
   it.store.signs.set('want', it.store.nowNs());
   it.pass(2_000);
   expect(holder.picture()).toMatchObject({ urged: 1 });
+});
+
+test('nor one that was told while another collected in between', () => {
+  const { store, add, pass } = world(900);
+  const holder = add('holder');
+  pass(5_000);
+  store.lease.set(2, { content: 'third 1', modifiedNs: store.nowNs() });
+  pass(12_000); // it renews, and is fenced
+  expect(holder.picture()).toMatchObject({ role: 'waiting' });
+  store.signs.set('want', store.nowNs());
+  store.lease.set(2, { content: 'left', modifiedNs: store.nowNs() });
+  pass(30_000);
+  expect(holder.picture()).toMatchObject({ role: 'holder', lease_number: 3, urged: 0 });
+  expect(store.removed).toEqual([]);
+});
+
+test('nor one that is heard by a call that took longer than the lease lasted', () => {
+  const { store, holder, pass } = two();
+  holder.hold.add('sign');
+  pass(2_000);
+  expect(holder.waiting?.ask).toMatchObject({ action: 'listen' });
+  pass(HOLD_US / 1000 + 1, 100);
+  holder.hold.clear();
+  holder.let(ok(JSON.stringify({ number: 0, modified_ns: '7' })));
+  expect(holder.picture()).toMatchObject({ urged: 0 });
 });
 
 test('during a suspension nothing is asked, here or there, and who waited is told', () => {
