@@ -139,7 +139,7 @@ export type OpSpec = { id: number; mount: number; rootGeneration: number; /** 0:
   | { kind: 'namespace'; namespace: string; fingerprint: string; bump: boolean; fileMode: number }
   | { kind: 'tidy'; olderUs: number; fileMode: number }
   | { kind: 'probe'; probeClass: LaneClass; fileMode: number }
-  /** One directory: blocks, blocks/NS, blocks/NS/ab, recycle, recycle/W, aside, namespaces or collector. cookie '' at first; `listing` reads the text. */
+  /** One directory: blocks, blocks/NS, blocks/NS/ab, recycle, recycle/W, aside, namespaces, collector, probe or probe/N. cookie '' at first; `listing` reads the text. */
   | { kind: 'list'; path: string; cookie: string; entriesMax: number }
   /** Reads a block whole and checks it as a load does; ok with storedBytes and text: {"created_us":n,"writer":"hex"}, the writer if it is one. Changes nothing; corrupt: `text` says what. */
   | { kind: 'verify'; namespace: string; hex: string }

@@ -90,7 +90,7 @@ bool listable(std::string_view path) {
     const auto names = components(path);
     if (!std::all_of(names.begin(), names.end(), plain_component)) return false;
     if (names[0] == blocks_name) return names.size() <= 3;
-    if (names[0] == recycle_name) return names.size() <= 2;
+    if (names[0] == recycle_name || names[0] == probe_name) return names.size() <= 2;
     return names.size() == 1 && (names[0] == aside_name || names[0] == name_spaces_name || names[0] == collector_name);
 }
 

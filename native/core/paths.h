@@ -21,7 +21,7 @@ bool plain_name_space(std::string_view name_space);
 bool plain_hex(std::string_view hex);
 
 bool plain_component(std::string_view name);  // one name, not "." or ".."
-// "blocks", "blocks/NS", "blocks/NS/ab", "recycle", "recycle/W", "aside", "namespaces", "collector": what may be listed.
+// "blocks", "blocks/NS", "blocks/NS/ab", "recycle", "recycle/W", "aside", "namespaces", "collector", "probe", "probe/N": what may be listed.
 bool listable(std::string_view path);
 // What is no block, may be left over, and may be removed by hand: "blocks/NS/ab/….tmp", "recycle/W/N", "aside/N".
 bool leftover(std::string_view path);

@@ -244,7 +244,7 @@ test('nor one that was told while another collected in between', () => {
 });
 
 test('nor one that is heard by a call that took longer than the lease lasted', () => {
-  const { store, holder, pass } = two();
+  const { holder, pass } = two();
   holder.hold.add('sign');
   pass(2_000);
   expect(holder.waiting?.ask).toMatchObject({ action: 'listen' });
