@@ -6,12 +6,13 @@
 // for more than half of the time, and a file system that hangs has that one thread of it. What does not end as it should ends the
 // pass, and nothing is removed on the ground of a listing that failed. It deletes what users stored, so whatever is in doubt
 // is left alone: the lease, the age, the identity of each file are asked anew at each removal.
-import { CollectorLease, LEASE_TIMES, type LeaseStep, type LeaseTimes } from './collector_lease.ts';
+import type { Ask, AskAnswer, CollectorLane } from './collector_lane.ts';
+import { CollectorLease, LEASE_TIMES, readLease, type LeaseStep, type LeaseTimes } from './collector_lease.ts';
 import type { Alarm, Deadlines } from './deadlines.ts';
 import { LEFTOVER_AGE_US, Leftovers, type Leftover } from './leftovers.ts';
 import { Oldest, type Candidate } from './oldest.ts';
-import type { NativeStatus } from '../native/index.ts';
 import { Hearing, isOfHolder, SIGN_TIMES, type SignAsk, type SignTimes, Wanting } from './signs.ts';
+import { type LimitOf, StoreLimit } from './store_limit.ts';
 import { StoreScan } from './store_scan.ts';
 import { URGED_BYTES_MIN, UrgedPortion, Urging, URGING_TIMES, type UrgingTimes, type Waiter } from './urging.ts';
 
@@ -44,41 +45,12 @@ export interface CollectorTimes extends LeaseTimes, UrgingTimes, SignTimes {
 
 export const COLLECTOR_TIMES: CollectorTimes = { ...LEASE_TIMES, ...URGING_TIMES, ...SIGN_TIMES, callUs: CALL_TIMEOUT_US, passUs: 60_000_000, passMaxUs: 600_000_000, youngUs: 10_000_000, leftoverUs: LEFTOVER_AGE_US, shrinkUs: 3_600_000_000 };
 
-export type Ask =
-  | { kind: 'lease'; step: LeaseStep | { action: 'leave'; number: number; text: string } }
-  | SignAsk
-  | { kind: 'list'; path: string; cookie: string }
-  | { kind: 'remove'; block: Candidate; fence: string }
-  | { kind: 'remove_file'; leftover: Leftover; fence: string };
-
-export interface AskAnswer {
-  /** stuck: given up at its deadline, inside the kernel. */
-  status: NativeStatus | 'stuck';
-  text: string;
-  kept: boolean;
-  /** The errno's name; empty: none. */
-  error: string;
-  /** In words, for whatever is not ok. */
-  why: string;
-}
-
-/** The collector's way to its store. */
-export interface CollectorLane {
-  /** Why it may not be asked now (a suspension, a call that is stuck); empty: it may. */
-  obstacle(): string;
-  /** Ends in one answered(), never from inside. */
-  ask(ask: Ask, deadlineUs: number, nowUs: number): void;
-  /** This sidecar is loading or storing it just now. */
-  isBusy(namespace: string, hex: string, nowUs: number): boolean;
-}
-
 export interface CollectorDeps {
   lane: CollectorLane;
   deadlines: Deadlines;
   /** Of all its own calls: no other sidecar's, ever. */
   owner: string;
-  /** What is allowed of a file system of so many bytes; null: not known yet. */
-  limitBytes(totalBytes: number | null): number | null;
+  limitBytes: LimitOf;
   say(level: 'info' | 'warn', event: string, fields: object): void;
   times?: CollectorTimes;
 }
@@ -104,10 +76,11 @@ interface Pass {
 export class Collector implements Alarm {
   atUs = 0;
   heapIndex = -1;
-  readonly figures = { passes: 0, failed_passes: 0, evicted_blocks: 0, evicted_bytes: 0, orphans_removed: 0, last_pass_ms: 0 };
+  readonly figures = { passes: 0, failed_passes: 0, evicted_blocks: 0, evicted_bytes: 0, urged: 0, orphans_removed: 0, last_pass_ms: 0 };
   #deps: CollectorDeps;
   #times: CollectorTimes;
   #lease: CollectorLease;
+  #limit: StoreLimit;
   #leftovers: Leftovers;
   #inHand: { ask: Ask; startedUs: number } | null = null;
   #pass: Pass | null = null;
@@ -119,9 +92,6 @@ export class Collector implements Alarm {
   #reason = '';
   #usedBytes: number | null = null;
   #blocks = 0;
-  #totalBytes: number | null = null;
-  /** Since when it is told to be smaller than that. */
-  #smallerUs: number | null = null;
   /** The file system's clock: what it showed, at our time. */
   #fsClock: { fsUs: number; atUs: number } | null = null;
   /** When the last pass that saw all ended, and what this sidecar stored since. */
@@ -140,6 +110,7 @@ export class Collector implements Alarm {
     this.#urging = new Urging(this.#times);
     this.#hearing = new Hearing(this.#times);
     this.#wanting = new Wanting(this.#times);
+    this.#limit = new StoreLimit(deps.limitBytes, this.#times.shrinkUs);
     this.#lease = new CollectorLease(deps.owner, this.#times);
     this.#leftovers = new Leftovers(this.#times.leftoverUs);
   }
@@ -168,7 +139,7 @@ export class Collector implements Alarm {
   /** This sidecar stored so much. The next pass comes early if that may have filled the store. */
   stored(bytes: number, nowUs: number): void {
     this.#storedBytes += bytes;
-    const limit = this.#limit();
+    const limit = this.#limit.bytes();
     if (this.#pass !== null || this.#usedBytes === null || limit === null || this.#usedBytes + this.#storedBytes <= limit) return;
     const soonestUs = this.#countedUs + Math.max(this.#times.everyUs, this.figures.last_pass_ms * 1000);
     if (this.#failures > 0 || this.#nextPassUs <= soonestUs) return;
@@ -193,12 +164,13 @@ export class Collector implements Alarm {
 
   /** The pass that is under way, or one that begins next. `waiter` null: those of other sidecars, who hear by the sign. */
   #urgeOwn(waiter: Waiter | null, nowUs: number): boolean {
-    if (this.#limit() === null) return false;
+    if (this.#limit.bytes() === null) return false;
     const pass = this.#pass?.stage === 'sweeping' ? null : this.#pass;
     if (!this.#urging.join(waiter, pass?.urged === true, nowUs)) return false;
     if (pass !== null && this.#urging.wanted) {
       pass.urged = true;
       this.#urging.wanted = false;
+      this.figures.urged += 1;
     }
     return true;
   }
@@ -252,7 +224,7 @@ export class Collector implements Alarm {
   }
 
   picture(nowUs: number): object {
-    const limit = this.#limit();
+    const limit = this.#limit.bytes();
     const holds = this.#lease.holds(nowUs);
     const state = this.#pass?.stage ?? (holds ? 'idle' : 'waiting');
     return {
@@ -264,7 +236,6 @@ export class Collector implements Alarm {
       lease_number: this.#lease.number,
       state,
       ...this.figures,
-      urged: this.#urging.urged,
       wants: this.#wanting.told,
       ...(this.#reason === '' ? {} : { reason: this.#reason }),
     };
@@ -328,7 +299,7 @@ export class Collector implements Alarm {
         this.#ask({ kind: 'list', ...next }, nowUs);
         return;
       }
-      const nonsense = this.#falseSize(pass.scan.usedBytes);
+      const nonsense = this.#limit.falseSize(pass.scan.usedBytes);
       if (nonsense !== '') {
         this.#fail(nowUs, nonsense);
         this.#step(nowUs);
@@ -385,7 +356,7 @@ export class Collector implements Alarm {
       this.#reason = `the lease cannot be had: ${answer.status === 'ok' ? 'its answer cannot be read' : answer.why}`;
       return;
     }
-    this.#learnTotal(told.totalBytes, nowUs);
+    if (told.totalBytes !== null) this.#limit.learn(told.totalBytes, nowUs);
     if (step.action === 'look') {
       if (this.#lease.looked(told.number, told.content, startedUs, nowUs, told.modifiedNs)) this.#leaseDueUs = nowUs;
       else this.#reason = 'another sidecar collects';
@@ -413,17 +384,6 @@ export class Collector implements Alarm {
     if (madeRoom !== null) this.#urging.tell(madeRoom, nowUs);
   }
 
-  // A file system of several machines shrinks while one of them is away, and its blocks are not to go for that.
-  #learnTotal(totalBytes: number | null, nowUs: number): void {
-    if (totalBytes === null) return;
-    if (this.#totalBytes === null || totalBytes >= this.#totalBytes) this.#smallerUs = null;
-    else if (this.#smallerUs === null) {
-      this.#smallerUs = nowUs;
-      return;
-    } else if (nowUs - this.#smallerUs < this.#times.shrinkUs) return;
-    this.#totalBytes = totalBytes;
-  }
-
   #giveBack(nowUs: number): void {
     if (this.#inHand !== null) return;
     const done = this.#leaving!;
@@ -437,7 +397,7 @@ export class Collector implements Alarm {
   // ---- a pass ----
 
   #beginPass(nowUs: number): boolean {
-    const limit = this.#limit();
+    const limit = this.#limit.bytes();
     if (limit === null || this.#fsClock === null) {
       this.#reason = 'how large the file system is, is not known yet';
       this.#urging.tell(false, nowUs);
@@ -447,6 +407,7 @@ export class Collector implements Alarm {
     const oldest = new Oldest();
     this.#leftovers.passBegins();
     this.#pass = { startedUs: nowUs, stage: 'scanning', scan: new StoreScan(oldest, this.#leftovers), oldest, urged: this.#urging.wanted, goalBytes: limit, portion: null, freedBytes: 0, evicted: 0, failedRemovals: 0, refused: 0, firstRefusal: '', leftovers: [] };
+    if (this.#urging.wanted) this.figures.urged += 1;
     this.#urging.wanted = false;
     this.#reason = '';
     return true;
@@ -460,15 +421,8 @@ export class Collector implements Alarm {
     else if (!pass.scan.listed(answer.text, this.#fsNowUs(nowUs), nowUs)) this.#fail(nowUs, `the listing of ${path} cannot be read`);
   }
 
-  /** Why a share of this file system's size is no limit. Some, of FUSE, claim what they like. */
-  #falseSize(used: number): string {
-    const isShare = this.#deps.limitBytes(null) === null;
-    if (!isShare || this.#totalBytes === null || used <= this.#totalBytes) return '';
-    return `the file system says that it has ${this.#totalBytes} bytes, and the blocks occupy ${used}: a share of that is no limit; give one with --capacity-bytes`;
-  }
-
   #scanned(pass: Pass, nowUs: number): void {
-    const limit = this.#limit()!;
+    const limit = this.#limit.bytes()!;
     const used = pass.scan.usedBytes;
     this.#schedule(pass, used, limit, nowUs);
     this.#usedBytes = used;
@@ -602,23 +556,8 @@ export class Collector implements Alarm {
     return { used_bytes: this.#usedBytes, evicted_blocks: pass.evicted, evicted_bytes: pass.freedBytes, urged: pass.urged, took_ms: Math.round((nowUs - pass.startedUs) / 1000) };
   }
 
-  #limit(): number | null {
-    return this.#deps.limitBytes(this.#totalBytes);
-  }
-
   #fsNowUs(nowUs: number): number {
     const { fsUs, atUs } = this.#fsClock!;
     return fsUs + (nowUs - atUs);
-  }
-}
-
-function readLease(text: string): { number: number; content: string; modifiedNs: string; modifiedUs: number; totalBytes: number | null } | null {
-  try {
-    const { number, content, modified_ns, total_bytes } = JSON.parse(text) as Record<string, unknown>;
-    const modifiedUs = Number(modified_ns) / 1000;
-    if (!Number.isSafeInteger(number) || !Number.isFinite(modifiedUs)) return null;
-    return { number: number as number, content: typeof content === 'string' ? content : '', modifiedNs: String(modified_ns), modifiedUs, totalBytes: typeof total_bytes === 'number' && total_bytes > 0 ? total_bytes : null };
-  } catch {
-    return null;
   }
 }

@@ -113,3 +113,15 @@ export class CollectorLease {
     return `${this.#owner} ${this.#counter}`;
   }
 }
+
+/** What native tells of a lease, or of a sign. */
+export function readLease(text: string): { number: number; content: string; modifiedNs: string; modifiedUs: number; totalBytes: number | null } | null {
+  try {
+    const { number, content, modified_ns, total_bytes } = JSON.parse(text) as Record<string, unknown>;
+    const modifiedUs = Number(modified_ns) / 1000;
+    if (!Number.isSafeInteger(number) || !Number.isFinite(modifiedUs)) return null;
+    return { number: number as number, content: typeof content === 'string' ? content : '', modifiedNs: String(modified_ns), modifiedUs, totalBytes: typeof total_bytes === 'number' && total_bytes > 0 ? total_bytes : null };
+  } catch {
+    return null;
+  }
+}

@@ -41,8 +41,6 @@ export class UrgedPortion {
 }
 
 export class Urging {
-  /** How often a pass was wanted. */
-  urged = 0;
   /** A pass is wanted, and none has begun. */
   wanted = false;
   #times: UrgingTimes;
@@ -62,7 +60,6 @@ export class Urging {
       if (nowUs < this.#fromUs) return false;
       this.#fromUs = nowUs + this.#everyUs;
       this.#retryFailed = false;
-      this.urged += 1;
       this.wanted = true;
     }
     if (waiter !== null) this.#waiters.add(waiter);

@@ -2,7 +2,7 @@
 //
 // Any number of collectors share one, each on a clock of its own if a test wants that. A lane answers at the next turn, or,
 // where the test holds it, when the test lets it.
-import type { Ask, AskAnswer, CollectorLane } from '../../sidecar/collector.ts';
+import type { Ask, AskAnswer, CollectorLane } from '../../sidecar/collector_lane.ts';
 import { Collector, type CollectorTimes } from '../../sidecar/collector.ts';
 import { Deadlines } from '../../sidecar/deadlines.ts';
 import { manualClock, type ManualClock } from './manual_clock.ts';
