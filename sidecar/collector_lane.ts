@@ -10,10 +10,10 @@ import type { Damage } from './damage.ts';
 import type { Alarm, Deadlines } from './deadlines.ts';
 import { errnoName } from './errno.ts';
 import type { Lanes } from './lanes.ts';
-import type { Mount } from './mount.ts';
-import { gateKeyOf, Operation, type Asked, type Done, type Owner } from './operation.ts';
 import type { Leftover } from './leftovers.ts';
+import type { Mount } from './mount.ts';
 import type { Candidate } from './oldest.ts';
+import { gateKeyOf, Operation, type Asked, type Done, type Owner } from './operation.ts';
 import type { SignAsk } from './signs.ts';
 import { SCAN_ENTRIES_MAX } from './store_scan.ts';
 
