@@ -11,21 +11,16 @@ import { CollectorLease, LEASE_TIMES, readLease, type LeaseStep, type LeaseTimes
 import type { Alarm, Deadlines } from './deadlines.ts';
 import { LEFTOVER_AGE_US, Leftovers, type Leftover } from './leftovers.ts';
 import { Oldest, type Candidate } from './oldest.ts';
+import { GOAL_OF_LIMIT, Pass } from './pass.ts';
 import { Hearing, isOfHolder, SIGN_TIMES, type SignAsk, type SignTimes, Wanting } from './signs.ts';
 import { type LimitOf, StoreLimit } from './store_limit.ts';
 import { StoreScan } from './store_scan.ts';
-import { URGED_BYTES_MIN, UrgedPortion, Urging, URGING_TIMES, type UrgingTimes, type Waiter } from './urging.ts';
+import { URGED_BYTES_MIN, Urging, URGING_TIMES, type UrgingTimes, type Waiter } from './urging.ts';
 
-/** Removed down to so much of the limit: a pass is then worth its scan, and little that may be wanted goes too early. */
-export const GOAL_OF_LIMIT = 0.95;
 /** No call of it is waited for longer. */
 export const CALL_TIMEOUT_US = 10_000_000;
 /** 2,000 removals a second: more than a disk takes of new blocks of 1 MiB, and a tenth of what ext4 can unlink. */
 export const EVICTION_SPACING_US = 500;
-/** Steps of one turn of the loop: less than a millisecond with cold code, where all 32,768 took 22. */
-export const TURNED_OVER_MAX = 1_024;
-/** Blocks that may not go now, one after another in one turn; beyond them the loop has its turn. */
-export const PASSED_OVER_MAX = 64;
 /** Removals that failed in one pass: one bad file is passed over, this many are a bad file system. */
 export const FAILED_REMOVALS_MAX = 16;
 /** These say something of one file (another user's, one that is immutable), and nothing of its file system: passed over, however many. */
@@ -53,24 +48,6 @@ export interface CollectorDeps {
   limitBytes: LimitOf;
   say(level: 'info' | 'warn', event: string, fields: object): void;
   times?: CollectorTimes;
-}
-
-interface Pass {
-  startedUs: number;
-  stage: 'scanning' | 'evicting' | 'sweeping';
-  scan: StoreScan;
-  oldest: Oldest;
-  urged: boolean;
-  goalBytes: number;
-  /** Of an urged pass within the limit. */
-  portion: UrgedPortion | null;
-  freedBytes: number;
-  evicted: number;
-  failedRemovals: number;
-  /** Passed over, since removing them was refused; the first of them, and why. */
-  refused: number;
-  firstRefusal: string;
-  leftovers: Leftover[];
 }
 
 export class Collector implements Alarm {
@@ -308,7 +285,7 @@ export class Collector implements Alarm {
       this.#scanned(pass, nowUs);
     }
     if (pass.stage === 'evicting') {
-      const block = this.#nextVictim(pass, nowUs);
+      const block = pass.next(this.#usedBytes!, (candidate) => this.#mayGo(candidate, nowUs));
       if (block === 'later') {
         this.#wakeAt(nowUs + 1);
         return;
@@ -406,7 +383,7 @@ export class Collector implements Alarm {
     }
     const oldest = new Oldest();
     this.#leftovers.passBegins();
-    this.#pass = { startedUs: nowUs, stage: 'scanning', scan: new StoreScan(oldest, this.#leftovers), oldest, urged: this.#urging.wanted, goalBytes: limit, portion: null, freedBytes: 0, evicted: 0, failedRemovals: 0, refused: 0, firstRefusal: '', leftovers: [] };
+    this.#pass = new Pass(nowUs, this.#urging.wanted, new StoreScan(oldest, this.#leftovers), oldest);
     if (this.#urging.wanted) this.figures.urged += 1;
     this.#urging.wanted = false;
     this.#reason = '';
@@ -429,13 +406,7 @@ export class Collector implements Alarm {
     this.#blocks = pass.scan.blocks;
     this.#countedUs = nowUs;
     this.#storedBytes = 0;
-    pass.stage = 'evicting';
-    pass.leftovers = this.#leftovers.due(nowUs);
-    if (used > limit) pass.goalBytes = limit * GOAL_OF_LIMIT;
-    else if (pass.urged) {
-      pass.portion = new UrgedPortion(limit);
-      pass.goalBytes = pass.portion.floorBytes;
-    } else pass.goalBytes = used;
+    pass.scanned(limit, this.#leftovers.due(nowUs));
   }
 
   // Half way to where the limit would be reached, as fast as the store grew since the last pass.
@@ -447,20 +418,9 @@ export class Collector implements Alarm {
     this.#nextPassUs = nowUs + Math.round(Math.max(nowUs - pass.startedUs, Math.min(passMaxUs, Math.max(passUs, halfUs))));
   }
 
-  #nextVictim(pass: Pass, nowUs: number): Candidate | 'later' | null {
-    const { lane } = this.#deps;
-    const used = this.#usedBytes!;
-    if (used <= pass.goalBytes) return null;
-    if (pass.portion?.isFreed(pass.freedBytes, pass.evicted) === true) return null;
-    if (!pass.oldest.turnOver(TURNED_OVER_MAX)) return 'later';
-    for (let passedOver = 0; passedOver < PASSED_OVER_MAX; passedOver += 1) {
-      const block = pass.oldest.next();
-      if (block === null) return null;
-      if (this.#fsNowUs(nowUs) - block.rankUs < this.#times.youngUs) return null; // and so are all that follow
-      if (pass.portion !== null && used - block.allocatedBytes < pass.goalBytes) return null; // not below the floor
-      if (!lane.isBusy(block.namespace, block.hex, nowUs)) return block;
-    }
-    return 'later';
+  #mayGo(block: Candidate, nowUs: number): boolean | 'too young' {
+    if (this.#fsNowUs(nowUs) - block.rankUs < this.#times.youngUs) return 'too young';
+    return !this.#deps.lane.isBusy(block.namespace, block.hex, nowUs);
   }
 
   #removeAnswered(block: Candidate, answer: AskAnswer, nowUs: number): void {
@@ -476,8 +436,7 @@ export class Collector implements Alarm {
     }
     if (pass === null) return;
     if (removed) {
-      pass.freedBytes += block.allocatedBytes;
-      pass.evicted += 1;
+      pass.removed(block.allocatedBytes);
       if (pass.urged && pass.freedBytes >= URGED_BYTES_MIN) this.#urgedPassTells(true, nowUs);
     } else if (answer.status !== 'ok' && answer.status !== 'not_found') this.#removalFailed(pass, answer, `${block.namespace}/${block.hex}`, nowUs);
   }
@@ -525,7 +484,7 @@ export class Collector implements Alarm {
       this.figures.last_pass_ms = Math.round(tookUs / 1000);
       this.#failures = 0;
       this.#nextPassUs = Math.max(this.#nextPassUs, nowUs + tookUs);
-      if (pass.oldest.size === 0 && this.#usedBytes! > pass.goalBytes && pass.evicted > 0) this.#nextPassUs = nowUs + tookUs; // more than one pass holds
+      if (pass.isShort(this.#usedBytes!)) this.#nextPassUs = nowUs + tookUs; // more than one pass holds
     } else {
       this.figures.failed_passes += 1;
       this.#failures += 1;

@@ -32,11 +32,11 @@ export function isOfHolder({ action, sign }: SignAsk): boolean {
 
 /** The half of the one that collects. */
 export class Hearing {
-  /** When to listen next. */
-  dueUs = 0;
   #times: SignTimes;
   #want = '';
+  #listenUs = 0;
   #owes = false;
+  #toldUs = -Infinity;
 
   constructor(times: SignTimes) {
     this.#times = times;
@@ -44,9 +44,14 @@ export class Hearing {
 
   /** It has the lease from now on. */
   begins(): void {
-    this.dueUs = 0;
     this.#want = '';
+    this.#listenUs = 0;
     this.#owes = false;
+  }
+
+  /** When to go on. */
+  get dueUs(): number {
+    return this.#owes ? Math.min(this.#tellUs(), this.#listenUs) : this.#listenUs;
   }
 
   /** Room was made for those that are heard. */
@@ -55,20 +60,26 @@ export class Hearing {
   }
 
   next(nowUs: number): SignAsk | null {
-    if (this.#owes) return { kind: 'sign', action: 'tell', sign: 'made' };
-    return nowUs >= this.dueUs ? { kind: 'sign', action: 'listen', sign: 'want' } : null;
+    if (this.#owes && nowUs >= this.#tellUs()) return { kind: 'sign', action: 'tell', sign: 'made' };
+    return nowUs >= this.#listenUs ? { kind: 'sign', action: 'listen', sign: 'want' } : null;
   }
 
   /** `toldNs`: null where the call failed. True: somebody wants room, and did not at the last look. */
   answered(ask: SignAsk, toldNs: string | null, nowUs: number): boolean {
     if (ask.sign === 'made') {
       this.#owes = false; // once: who does not hear it is answered at its deadline
+      this.#toldUs = nowUs;
       return false;
     }
-    this.dueUs = nowUs + this.#times.listenUs;
+    this.#listenUs = nowUs + this.#times.listenUs;
     const before = this.#want;
     if (toldNs !== null) this.#want = toldNs;
     return before !== '' && toldNs !== null && toldNs !== before && toldNs !== NEVER;
+  }
+
+  // Room is made with each block that goes, and nobody listens more often.
+  #tellUs(): number {
+    return this.#toldUs + this.#times.answerUs;
   }
 }
 

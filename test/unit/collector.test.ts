@@ -1,9 +1,10 @@
 // One store's collector on a store in memory: what it removes, what it never removes, and when it stops.
 import { expect, onTestFinished, test, vi } from 'vitest';
-import { COLLECTOR_TIMES, FAILED_REMOVALS_MAX, PASSED_OVER_MAX } from '../../sidecar/collector.ts';
+import { COLLECTOR_TIMES, FAILED_REMOVALS_MAX } from '../../sidecar/collector.ts';
 import { DEAD_US, HOLD_US } from '../../sidecar/collector_lease.ts';
 import { LEFTOVER_AGE_US } from '../../sidecar/leftovers.ts';
 import { OLDEST_MAX, Oldest } from '../../sidecar/oldest.ts';
+import { PASSED_OVER_MAX } from '../../sidecar/pass.ts';
 import { URGED_BYTES_MIN } from '../../sidecar/urging.ts';
 import { CollectedStore, Collecting, not, ok, refused } from '../support/collected_store.ts';
 import { manualClock } from '../support/manual_clock.ts';

@@ -5,8 +5,8 @@
 // that runs and is asked; and the one that is left takes over.
 import { expect, test } from 'vitest';
 import { Random } from '../sim/random.ts';
-import { GOAL_OF_LIMIT } from '../../sidecar/collector.ts';
 import { DEAD_US } from '../../sidecar/collector_lease.ts';
+import { GOAL_OF_LIMIT } from '../../sidecar/pass.ts';
 import { WANT_US } from '../../sidecar/signs.ts';
 import { URGED_FLOOR_OF_LIMIT } from '../../sidecar/urging.ts';
 import { CollectedStore, Collecting, not } from '../support/collected_store.ts';

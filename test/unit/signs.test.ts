@@ -160,6 +160,23 @@ test('a store that was answered meanwhile is waited for no longer, and nothing i
   expect(heard).toEqual([]);
 });
 
+test('a long pass tells early that it makes room, and then no more often than anybody listens', () => {
+  const { store, holder, other, pass } = two(900, GIB);
+  for (let i = 0; i < 3_000; i += 1) store.block('m', i.toString(16).padStart(4, '0'), 20_000 - i);
+  const { heard } = urge(other);
+  const began = store.removed.length;
+  while (heard.length === 0) pass(10);
+  expect(heard).toEqual([true]);
+  expect(store.removed.length - began).toBeGreaterThanOrEqual(URGED_BYTES_MIN / MIB);
+  expect(store.usedBytes()).toBeGreaterThan(GIB);
+  const from = holder.clock.nowUs();
+  while (store.usedBytes() > GIB) pass(10);
+  pass(1_000);
+  const told = signs(holder).filter((sign) => sign === 'tell made').length;
+  expect(told).toBeLessThanOrEqual(2 + Math.ceil((holder.clock.nowUs() - from) / ANSWER_EVERY_US));
+  expect(store.signs.get('made')).toBeGreaterThan(0n);
+});
+
 test('who holds the lease listens once a second, who does not listens to nothing while none of its stores waits', () => {
   const { holder, other, pass } = two();
   pass(2_000);
