@@ -139,7 +139,7 @@ export type OpSpec = { id: number; mount: number; rootGeneration: number; /** 0:
   | { kind: 'namespace'; namespace: string; fingerprint: string; bump: boolean; fileMode: number }
   | { kind: 'tidy'; olderUs: number; fileMode: number }
   | { kind: 'probe'; probeClass: LaneClass; fileMode: number }
-  /** One directory: blocks, blocks/NS, blocks/NS/ab, recycle, recycle/W, aside, namespaces or collector. cookie '' at first; `listing` reads the text. */
+  /** One directory: blocks, blocks/NS, blocks/NS/ab, recycle, recycle/W, aside, namespaces, collector, probe or probe/N. cookie '' at first; `listing` reads the text. */
   | { kind: 'list'; path: string; cookie: string; entriesMax: number }
   /** Reads a block whole and checks it as a load does; ok with storedBytes and text: {"created_us":n,"writer":"hex"}, the writer if it is one. Changes nothing; corrupt: `text` says what. */
   | { kind: 'verify'; namespace: string; hex: string }
@@ -152,8 +152,10 @@ export type OpSpec = { id: number; mount: number; rootGeneration: number; /** 0:
    * system's clock; of look with "content", and number 0 where nobody ever was; of take and renew with "total_bytes" of the file system. What the others hold is found out by looking whether it changes, never by clocks.
    * take: `text` becomes the content of `number`, which must be higher than all. renew: of one's own. leave: the content becomes `left`. `fenced`: another has it,
    * and the text's number is his.
+   * listen, tell: of the sign `text`, which is want or made (block_lease.cc), when it was last told; modified_ns '0': it is not there, or nobody's. tell: it is told now;
+   * an error where there is none.
    */
-  | { kind: 'lease'; action: 'look' | 'take' | 'renew' | 'leave'; number: number; text: string; fileMode: number }
+  | { kind: 'lease'; action: 'look' | 'take' | 'renew' | 'leave' | 'listen' | 'tell'; number: number; text: string; fileMode: number }
   /** One step, in a directory of its own below the root, .kvlane-doctor-DIRECTORY; the root need not be a store. Its `text` is JSON, whatever its status. */
   | { kind: 'survey'; step: SurveyStep; directory: string; fileMode: number }
 );

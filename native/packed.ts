@@ -8,7 +8,7 @@
 import type { Abandoned, BlockSpec, Native, NativeEvent, NativeStatus, Phase, SharedSpec } from './index.ts';
 
 /** Counts the changes of what crosses packed; as packed_layout in to_js.h. Script and addon may come from two builds. */
-export const LAYOUT = 3;
+export const LAYOUT = 4;
 
 /** What the addon itself offers. */
 export interface Addon extends Omit<Native, 'start' | 'collect' | 'submitBlocks' | 'abandon'> {

@@ -9,10 +9,10 @@ const WRITER = '[0-9a-f]{16}';
 /** Random, a dash and a number: unique among all writers of all hosts. */
 const UNIQUE = `${WRITER}-[0-9]{1,20}`;
 
-const DIRECTORY = new RegExp(`^(?:blocks(?:/${NAMESPACE}(?:/[0-9a-f]{2})?)?|recycle(?:/${WRITER})?|aside|namespaces|collector)$`);
+const DIRECTORY = new RegExp(`^(?:blocks(?:/${NAMESPACE}(?:/[0-9a-f]{2})?)?|recycle(?:/${WRITER})?|aside|namespaces|collector|probe(?:/[0-9]{1,10})?)$`);
 const LEFTOVER = new RegExp(`^(?:blocks/${NAMESPACE}/([0-9a-f]{2})/(${HEX})\\.${UNIQUE}\\.tmp|recycle/${WRITER}/[0-9]{1,20}|aside/${NAMESPACE}\\.${HEX}\\.[0-9]{1,20}\\.${UNIQUE})$`);
 
-export const DIRECTORIES = 'blocks, blocks/NAMESPACE, blocks/NAMESPACE/XX, recycle, recycle/WRITER, aside, namespaces or collector';
+export const DIRECTORIES = 'blocks, blocks/NAMESPACE, blocks/NAMESPACE/XX, recycle, recycle/WRITER, aside, namespaces, collector, probe or probe/N';
 export const LEFTOVERS = 'a file that kvlane left behind: blocks/NAMESPACE/XX/HEX.WRITER-N.tmp, recycle/WRITER/N or aside/NAMESPACE.HEX.INODE.WRITER-N';
 
 export function isDirectoryPath(path: string): boolean {
@@ -33,7 +33,12 @@ export const TEMPORARY_FILE = new RegExp(`^(${HEX})\\.(${WRITER})-[0-9]{1,20}\\.
 /** A namespace's record, or that a generation of it is taken. */
 export const RECORD_FILE = new RegExp(`^(${NAMESPACE})\\.json$`);
 export const DRAFT_OF_RECORD_FILE = new RegExp(`^${NAMESPACE}\\.json\\.${UNIQUE}\\.tmp$`);
-/** Who may remove blocks for room. */
-export const LEASE_FILE = /^[1-9][0-9]{0,19}$/;
-export const DRAFT_OF_LEASE_FILE = new RegExp(`^[1-9][0-9]{0,19}\\.${UNIQUE}\\.tmp$`);
+/** Who may remove blocks for room: 15 digits, so that the next number is still exact wherever it goes. */
+export const LEASE_FILE = /^[1-9][0-9]{0,14}$/;
+export const DRAFT_OF_LEASE_FILE = new RegExp(`^[1-9][0-9]{0,14}\\.${UNIQUE}\\.tmp$`);
+/** What probes read, and what they make and remove again. */
+export const PROBE_DIRECTORY = /^[0-9]{1,10}$/;
+export const PROBE_FILE = new RegExp(`^(?:block|${WRITER}|(?:block|probe)\\.${UNIQUE}\\.tmp)$`);
+/** Empty; its time says that a store found no room, or that some was made. */
+export const SIGN_FILE = /^(?:want|made)$/;
 export const DRAFT_OF_IDENTITY_FILE = new RegExp(`^kvlane\\.json\\.${UNIQUE}\\.tmp$`);

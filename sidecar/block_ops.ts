@@ -4,13 +4,14 @@
 // block says where it was, and whether its slot is free or belongs to the kernel until slots_freed.
 import { LIMITS, type Code, type FailedEntry, type InlineBlock, type LoadAnswer, type StoreAnswer } from '../protocol/messages.ts';
 import type { LoadRequest, RemoveRequest, StoreRequest } from '../protocol/request.ts';
-import type { Collector, Waiter } from './collector.ts';
+import type { Collector } from './collector.ts';
 import { failedEntries, type Asked, type Failure } from './failures.ts';
 import type { LaneGroup } from './lane_group.ts';
 import type { Mount } from './mount.ts';
 import { Operation, gateKeyOf, type Done, type Owner } from './operation.ts';
 import { CODE_OF, ms, type TaskContext } from './task_context.ts';
 import { Task, type EndCode } from './task_table.ts';
+import type { Waiter } from './urging.ts';
 
 /** After these a look-up is to ask the mount again. */
 const MISSES: ReadonlySet<Done['status']> = new Set(['not_found', 'corrupt', 'newer_format']);

@@ -3,13 +3,14 @@
 // A collector for each mount that has a limit (collector.ts), and the refreshing of the times of blocks that were loaded
 // (touches.ts). With no limit nothing of it runs, and no file is made.
 import type { Deadlines, Alarm } from './deadlines.ts';
-import { COLLECTOR_TIMES, Collector, type CollectorTimes, type Waiter } from './collector.ts';
+import { COLLECTOR_TIMES, Collector, type CollectorTimes } from './collector.ts';
 import { type LaneDeps, OwnLane } from './collector_lane.ts';
 import type { Lanes } from './lanes.ts';
 import type { Mount } from './mount.ts';
 import { Operation, type Done, type Owner } from './operation.ts';
 import type { Capacity as Limit, Log } from './service_types.ts';
 import { TOUCH_EVERY_US, Touches, type TouchBatch } from './touches.ts';
+import type { Waiter } from './urging.ts';
 
 /** Nobody waits for it. */
 const TOUCH_TIMEOUT_US = 5_000_000;
@@ -18,6 +19,7 @@ const TOUCH_REST_US = 100_000;
 
 /** However hasty a test: a call on a busy machine. */
 const HASTY_CALL_US_MIN = 1_000_000;
+const HASTY_LISTEN_US_MIN = 10_000;
 
 export interface CapacityDeps extends LaneDeps {
   log: Log;
@@ -201,8 +203,8 @@ export function limitBytes(limit: Limit, totalBytes: number | null): number | nu
 
 function hurried(haste: number): CollectorTimes {
   const times = Object.fromEntries(Object.entries(COLLECTOR_TIMES).map(([name, us]) => [name, Math.round(us / haste)])) as unknown as CollectorTimes;
-  const { callUs, everyUs, holdUs, deadUs } = times;
-  return { ...times, callUs: Math.max(callUs, HASTY_CALL_US_MIN), everyUs: Math.max(everyUs, HASTY_CALL_US_MIN / 20), holdUs: Math.max(holdUs, HASTY_CALL_US_MIN / 2), deadUs: Math.max(deadUs, HASTY_CALL_US_MIN) };
+  const { callUs, everyUs, holdUs, deadUs, listenUs, answerUs } = times;
+  return { ...times, listenUs: Math.max(listenUs, HASTY_LISTEN_US_MIN), answerUs: Math.max(answerUs, HASTY_LISTEN_US_MIN), callUs: Math.max(callUs, HASTY_CALL_US_MIN), everyUs: Math.max(everyUs, HASTY_CALL_US_MIN / 20), holdUs: Math.max(holdUs, HASTY_CALL_US_MIN / 2), deadUs: Math.max(deadUs, HASTY_CALL_US_MIN) };
 }
 
 function randomName(): string {

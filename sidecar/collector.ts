@@ -6,44 +6,31 @@
 // for more than half of the time, and a file system that hangs has that one thread of it. What does not end as it should ends the
 // pass, and nothing is removed on the ground of a listing that failed. It deletes what users stored, so whatever is in doubt
 // is left alone: the lease, the age, the identity of each file are asked anew at each removal.
-import { CollectorLease, LEASE_TIMES, type LeaseStep, type LeaseTimes } from './collector_lease.ts';
+import type { Ask, AskAnswer, CollectorLane } from './collector_lane.ts';
+import { CollectorLease, LEASE_TIMES, readLease, type LeaseStep, type LeaseTimes } from './collector_lease.ts';
 import type { Alarm, Deadlines } from './deadlines.ts';
 import { LEFTOVER_AGE_US, Leftovers, type Leftover } from './leftovers.ts';
 import { Oldest, type Candidate } from './oldest.ts';
-import type { NativeStatus } from '../native/index.ts';
+import { GOAL_OF_LIMIT, Pass } from './pass.ts';
+import { Hearing, isOfHolder, SIGN_TIMES, type SignAsk, type SignTimes, Wanting } from './signs.ts';
+import { type LimitOf, StoreLimit } from './store_limit.ts';
 import { StoreScan } from './store_scan.ts';
+import { URGED_BYTES_MIN, Urging, URGING_TIMES, type UrgingTimes, type Waiter } from './urging.ts';
 
-/** Removed down to so much of the limit: a pass is then worth its scan, and little that may be wanted goes too early. */
-export const GOAL_OF_LIMIT = 0.95;
-/** A disk that others filled must not drain the store to nothing: stores that find no room never bring it below this. */
-export const URGED_FLOOR_OF_LIMIT = 0.5;
-/** What one urged pass removes: a 64th of the limit, or where that is less, this, and so many blocks. */
-export const URGED_PART_OF_LIMIT = 1 / 64;
-export const URGED_BYTES_MIN = 64 * 1024 * 1024;
-export const URGED_BLOCKS_MIN = 16;
-/** And never more than this, or with a small limit one pass would go straight to the floor. */
-export const URGED_PART_OF_LIMIT_MAX = 1 / 8;
 /** No call of it is waited for longer. */
 export const CALL_TIMEOUT_US = 10_000_000;
 /** 2,000 removals a second: more than a disk takes of new blocks of 1 MiB, and a tenth of what ext4 can unlink. */
 export const EVICTION_SPACING_US = 500;
-/** Steps of one turn of the loop: less than a millisecond with cold code, where all 32,768 took 22. */
-export const TURNED_OVER_MAX = 1_024;
-/** Blocks that may not go now, one after another in one turn; beyond them the loop has its turn. */
-export const PASSED_OVER_MAX = 64;
 /** Removals that failed in one pass: one bad file is passed over, this many are a bad file system. */
 export const FAILED_REMOVALS_MAX = 16;
 /** These say something of one file (another user's, one that is immutable), and nothing of its file system: passed over, however many. */
 const REFUSALS: ReadonlySet<string> = new Set(['EACCES', 'EPERM', 'EINVAL']);
 
-export interface CollectorTimes extends LeaseTimes {
+export interface CollectorTimes extends LeaseTimes, UrgingTimes, SignTimes {
   callUs: number;
   /** Between passes: when the limit is near, and at most. */
   passUs: number;
   passMaxUs: number;
-  /** After an urged pass; doubled while stores find no room all the same. */
-  urgeUs: number;
-  urgeMaxUs: number;
   /** A block this young stays: its writer may be about to answer. */
   youngUs: number;
   leftoverUs: number;
@@ -51,67 +38,16 @@ export interface CollectorTimes extends LeaseTimes {
   shrinkUs: number;
 }
 
-export const COLLECTOR_TIMES: CollectorTimes = { ...LEASE_TIMES, callUs: CALL_TIMEOUT_US, passUs: 60_000_000, passMaxUs: 600_000_000, urgeUs: 60_000_000, urgeMaxUs: 600_000_000, youngUs: 10_000_000, leftoverUs: LEFTOVER_AGE_US, shrinkUs: 3_600_000_000 };
-
-export type Ask =
-  | { kind: 'lease'; step: LeaseStep | { action: 'leave'; number: number; text: string } }
-  | { kind: 'list'; path: string; cookie: string }
-  | { kind: 'remove'; block: Candidate; fence: string }
-  | { kind: 'remove_file'; leftover: Leftover; fence: string };
-
-export interface AskAnswer {
-  /** stuck: given up at its deadline, inside the kernel. */
-  status: NativeStatus | 'stuck';
-  text: string;
-  kept: boolean;
-  /** The errno's name; empty: none. */
-  error: string;
-  /** In words, for whatever is not ok. */
-  why: string;
-}
-
-/** The collector's way to its store. */
-export interface CollectorLane {
-  /** Why it may not be asked now (a suspension, a call that is stuck); empty: it may. */
-  obstacle(): string;
-  /** Ends in one answered(), never from inside. */
-  ask(ask: Ask, deadlineUs: number, nowUs: number): void;
-  /** This sidecar is loading or storing it just now. */
-  isBusy(namespace: string, hex: string, nowUs: number): boolean;
-}
+export const COLLECTOR_TIMES: CollectorTimes = { ...LEASE_TIMES, ...URGING_TIMES, ...SIGN_TIMES, callUs: CALL_TIMEOUT_US, passUs: 60_000_000, passMaxUs: 600_000_000, youngUs: 10_000_000, leftoverUs: LEFTOVER_AGE_US, shrinkUs: 3_600_000_000 };
 
 export interface CollectorDeps {
   lane: CollectorLane;
   deadlines: Deadlines;
   /** Of all its own calls: no other sidecar's, ever. */
   owner: string;
-  /** What is allowed of a file system of so many bytes; null: not known yet. */
-  limitBytes(totalBytes: number | null): number | null;
+  limitBytes: LimitOf;
   say(level: 'info' | 'warn', event: string, fields: object): void;
   times?: CollectorTimes;
-}
-
-/** Hears of the end of the pass that it urged. */
-export type Waiter = (madeRoom: boolean, nowUs: number) => void;
-
-interface Pass {
-  startedUs: number;
-  stage: 'scanning' | 'evicting' | 'sweeping';
-  scan: StoreScan;
-  oldest: Oldest;
-  urged: boolean;
-  goalBytes: number;
-  /** Of an urged pass within the limit: stop here, whatever the goal. */
-  urgedBytes: number;
-  /** And here, however few blocks that are. */
-  urgedBytesMax: number;
-  freedBytes: number;
-  evicted: number;
-  failedRemovals: number;
-  /** Passed over, since removing them was refused; the first of them, and why. */
-  refused: number;
-  firstRefusal: string;
-  leftovers: Leftover[];
 }
 
 export class Collector implements Alarm {
@@ -121,6 +57,7 @@ export class Collector implements Alarm {
   #deps: CollectorDeps;
   #times: CollectorTimes;
   #lease: CollectorLease;
+  #limit: StoreLimit;
   #leftovers: Leftovers;
   #inHand: { ask: Ask; startedUs: number } | null = null;
   #pass: Pass | null = null;
@@ -132,19 +69,14 @@ export class Collector implements Alarm {
   #reason = '';
   #usedBytes: number | null = null;
   #blocks = 0;
-  #totalBytes: number | null = null;
-  /** Since when it is told to be smaller than that. */
-  #smallerUs: number | null = null;
   /** The file system's clock: what it showed, at our time. */
   #fsClock: { fsUs: number; atUs: number } | null = null;
   /** When the last pass that saw all ended, and what this sidecar stored since. */
   #countedUs = 0;
   #storedBytes = 0;
-  #waiters = new Set<Waiter>();
-  #urgeWanted = false;
-  #urgeFromUs = 0;
-  #urgeEveryUs: number;
-  #retryFailed = false;
+  #urging: Urging;
+  #hearing: Hearing;
+  #wanting: Wanting;
   #leaving: (() => void) | null = null;
   /** Nothing is begun any more, and no lease is taken. */
   #left = false;
@@ -152,7 +84,10 @@ export class Collector implements Alarm {
   constructor(deps: CollectorDeps) {
     this.#deps = deps;
     this.#times = deps.times ?? COLLECTOR_TIMES;
-    this.#urgeEveryUs = this.#times.urgeUs;
+    this.#urging = new Urging(this.#times);
+    this.#hearing = new Hearing(this.#times);
+    this.#wanting = new Wanting(this.#times);
+    this.#limit = new StoreLimit(deps.limitBytes, this.#times.shrinkUs);
     this.#lease = new CollectorLease(deps.owner, this.#times);
     this.#leftovers = new Leftovers(this.#times.leftoverUs);
   }
@@ -164,7 +99,7 @@ export class Collector implements Alarm {
   /** Nothing is asked any more; what is in hand is its lane's. */
   stop(nowUs: number): void {
     this.#deps.deadlines.clear(this);
-    this.#tellWaiters(false, nowUs); // before the pass ends: what they want to store was asked of the store that was here
+    this.#urging.tell(false, nowUs); // before the pass ends: what they want to store was asked of the store that was here
     this.#leavePass(nowUs);
     this.#lease.fenced();
     this.#inHand = null;
@@ -181,7 +116,7 @@ export class Collector implements Alarm {
   /** This sidecar stored so much. The next pass comes early if that may have filled the store. */
   stored(bytes: number, nowUs: number): void {
     this.#storedBytes += bytes;
-    const limit = this.#limit();
+    const limit = this.#limit.bytes();
     if (this.#pass !== null || this.#usedBytes === null || limit === null || this.#usedBytes + this.#storedBytes <= limit) return;
     const soonestUs = this.#countedUs + Math.max(this.#times.everyUs, this.figures.last_pass_ms * 1000);
     if (this.#failures > 0 || this.#nextPassUs <= soonestUs) return;
@@ -189,40 +124,42 @@ export class Collector implements Alarm {
     this.#wakeAt(nowUs + 1);
   }
 
-  /** A store found no room. True: `waiter` will hear whether a pass made some. */
+  /** A store found no room. True: `waiter` will hear whether some was made, here or by the sidecar that collects. */
   urge(waiter: Waiter, nowUs: number): boolean {
-    const { lane } = this.#deps;
-    if (this.#leaving !== null || !this.#lease.holds(nowUs) || this.#limit() === null || lane.obstacle() !== '') return false;
-    const pass = this.#pass;
-    const joins = this.#urgeWanted || (pass !== null && pass.urged && pass.stage !== 'sweeping');
-    if (!joins) {
-      if (nowUs < this.#urgeFromUs) return false;
-      this.#urgeFromUs = nowUs + this.#urgeEveryUs;
-      this.#retryFailed = false;
-      this.figures.urged += 1;
-      if (pass !== null && pass.stage !== 'sweeping') pass.urged = true;
-      else this.#urgeWanted = true;
+    if (this.#left || this.#deps.lane.obstacle() !== '') return false;
+    if (this.#lease.holds(nowUs)) {
+      if (!this.#urgeOwn(waiter, nowUs)) return false;
+    } else {
+      if (!this.#urging.isAwaited) this.#urging.wanted = false; // whoever wanted it was answered
+      const before = this.#urging.wanted;
+      if (!this.#urging.join(waiter, false, nowUs)) return false;
+      if (!before) this.#leaseDueUs = nowUs; // whoever had the lease may have left it: then it is taken first
     }
-    this.#waiters.add(waiter);
     this.#wakeAt(nowUs + 1); // not from in here: the waiter is told later
+    return true;
+  }
+
+  /** The pass that is under way, or one that begins next. `waiter` null: those of other sidecars, who hear by the sign. */
+  #urgeOwn(waiter: Waiter | null, nowUs: number): boolean {
+    if (this.#limit.bytes() === null) return false;
+    const pass = this.#pass?.stage === 'sweeping' ? null : this.#pass;
+    if (!this.#urging.join(waiter, pass?.urged === true, nowUs)) return false;
+    if (pass !== null && this.#urging.wanted) {
+      pass.urged = true;
+      this.#urging.wanted = false;
+      this.figures.urged += 1;
+    }
     return true;
   }
 
   /** Its task was answered meanwhile. */
   gaveUp(waiter: Waiter): void {
-    this.#waiters.delete(waiter);
+    this.#urging.gaveUp(waiter);
   }
 
   /** What became of a store that was tried again. */
   retried(found: boolean, nowUs: number): void {
-    if (found) {
-      this.#urgeEveryUs = this.#times.urgeUs;
-      return;
-    }
-    if (this.#retryFailed) return; // one of many that waited for the same pass
-    this.#retryFailed = true;
-    this.#urgeEveryUs = Math.min(2 * this.#urgeEveryUs, this.#times.urgeMaxUs);
-    this.#urgeFromUs = nowUs + this.#urgeEveryUs;
+    this.#urging.retried(found, nowUs);
   }
 
   /** Gives the lease back, so that another needs not wait; `done` once, when that is over or there is nothing to give. */
@@ -246,6 +183,9 @@ export class Collector implements Alarm {
       case 'lease':
         this.#leaseAnswered(ask.step, answer, startedUs, nowUs);
         break;
+      case 'sign':
+        this.#signAnswered(ask, answer, nowUs);
+        break;
       case 'list':
         this.#listAnswered(ask.path, answer, nowUs);
         break;
@@ -261,7 +201,7 @@ export class Collector implements Alarm {
   }
 
   picture(nowUs: number): object {
-    const limit = this.#limit();
+    const limit = this.#limit.bytes();
     const holds = this.#lease.holds(nowUs);
     const state = this.#pass?.stage ?? (holds ? 'idle' : 'waiting');
     return {
@@ -273,6 +213,7 @@ export class Collector implements Alarm {
       lease_number: this.#lease.number,
       state,
       ...this.figures,
+      wants: this.#wanting.told,
       ...(this.#reason === '' ? {} : { reason: this.#reason }),
     };
   }
@@ -284,7 +225,7 @@ export class Collector implements Alarm {
     const obstacle = this.#deps.lane.obstacle();
     if (obstacle !== '') {
       this.#endPass(nowUs, obstacle);
-      this.#tellWaiters(false, nowUs);
+      this.#urging.tell(false, nowUs);
       this.#reason = obstacle;
       this.#wakeAt(nowUs + this.#times.everyUs);
       return;
@@ -294,19 +235,33 @@ export class Collector implements Alarm {
       this.#ask({ kind: 'lease', step: this.#lease.next() }, nowUs);
       return;
     }
-    if (!this.#lease.holds(nowUs)) {
+    const holds = this.#lease.holds(nowUs);
+    if (!holds) {
       this.#endPass(nowUs, 'the lease ended');
-      this.#tellWaiters(false, nowUs);
-      this.#wakeAt(this.#leaseDueUs);
-      return;
+      const asks = this.#urging.isAwaited && this.#lease.isAnothers(nowUs);
+      if (!asks) {
+        this.#urging.tell(false, nowUs);
+        this.#wanting.ends();
+        this.#wakeAt(this.#leaseDueUs);
+        return;
+      }
     }
     if (nowUs < this.#restUntilUs) {
       this.#wakeAt(Math.min(this.#restUntilUs, this.#leaseDueUs));
       return;
     }
+    const sign = holds ? this.#hearing.next(nowUs) : this.#wanting.next(nowUs);
+    if (sign !== null) {
+      this.#ask(sign, nowUs);
+      return;
+    }
+    if (!holds) {
+      this.#wakeAt(Math.min(this.#wanting.dueUs, this.#leaseDueUs));
+      return;
+    }
     if (this.#pass === null) {
-      if (!this.#urgeWanted && nowUs < this.#nextPassUs) {
-        this.#wakeAt(Math.min(this.#nextPassUs, this.#leaseDueUs));
+      if (!this.#urging.wanted && nowUs < this.#nextPassUs) {
+        this.#wakeAt(Math.min(this.#nextPassUs, this.#leaseDueUs, this.#hearing.dueUs));
         return;
       }
       if (!this.#beginPass(nowUs)) return;
@@ -321,7 +276,7 @@ export class Collector implements Alarm {
         this.#ask({ kind: 'list', ...next }, nowUs);
         return;
       }
-      const nonsense = this.#falseSize(pass.scan.usedBytes);
+      const nonsense = this.#limit.falseSize(pass.scan.usedBytes);
       if (nonsense !== '') {
         this.#fail(nowUs, nonsense);
         this.#step(nowUs);
@@ -330,7 +285,7 @@ export class Collector implements Alarm {
       this.#scanned(pass, nowUs);
     }
     if (pass.stage === 'evicting') {
-      const block = this.#nextVictim(pass, nowUs);
+      const block = pass.next(this.#usedBytes!, (candidate) => this.#mayGo(candidate, nowUs));
       if (block === 'later') {
         this.#wakeAt(nowUs + 1);
         return;
@@ -340,8 +295,8 @@ export class Collector implements Alarm {
         return;
       }
       pass.stage = 'sweeping';
-      if (pass.urged && pass.evicted === 0) this.retried(false, nowUs); // nothing that may go: not so soon again
-      if (pass.urged) this.#tellWaiters(pass.evicted > 0, nowUs);
+      if (pass.urged && pass.evicted === 0) this.#urging.retried(false, nowUs); // nothing that may go: not so soon again
+      if (pass.urged) this.#urgedPassTells(pass.evicted > 0, nowUs);
       if (this.#left) return; // the last of them ended a drain
     }
     const leftover = pass.leftovers.pop();
@@ -378,7 +333,7 @@ export class Collector implements Alarm {
       this.#reason = `the lease cannot be had: ${answer.status === 'ok' ? 'its answer cannot be read' : answer.why}`;
       return;
     }
-    this.#learnTotal(told.totalBytes, nowUs);
+    if (told.totalBytes !== null) this.#limit.learn(told.totalBytes, nowUs);
     if (step.action === 'look') {
       if (this.#lease.looked(told.number, told.content, startedUs, nowUs, told.modifiedNs)) this.#leaseDueUs = nowUs;
       else this.#reason = 'another sidecar collects';
@@ -390,20 +345,20 @@ export class Collector implements Alarm {
     this.#fsClock = { fsUs: told.modifiedUs, atUs: nowUs };
     if (step.action === 'take') {
       this.#reason = '';
+      this.#hearing.begins();
       this.#nextPassUs = nowUs;
       this.#deps.say('info', 'collects', { lease_number: step.number, before });
     }
   }
 
-  // A file system of several machines shrinks while one of them is away, and its blocks are not to go for that.
-  #learnTotal(totalBytes: number | null, nowUs: number): void {
-    if (totalBytes === null) return;
-    if (this.#totalBytes === null || totalBytes >= this.#totalBytes) this.#smallerUs = null;
-    else if (this.#smallerUs === null) {
-      this.#smallerUs = nowUs;
+  #signAnswered(ask: SignAsk, answer: AskAnswer, nowUs: number): void {
+    const toldNs = answer.status === 'ok' ? (readLease(answer.text)?.modifiedNs ?? null) : null;
+    if (isOfHolder(ask)) {
+      if (this.#hearing.answered(ask, toldNs, nowUs) && this.#lease.holds(nowUs)) this.#urgeOwn(null, nowUs);
       return;
-    } else if (nowUs - this.#smallerUs < this.#times.shrinkUs) return;
-    this.#totalBytes = totalBytes;
+    }
+    const madeRoom = this.#wanting.answered(ask, toldNs, nowUs);
+    if (madeRoom !== null) this.#urging.tell(madeRoom, nowUs);
   }
 
   #giveBack(nowUs: number): void {
@@ -419,17 +374,18 @@ export class Collector implements Alarm {
   // ---- a pass ----
 
   #beginPass(nowUs: number): boolean {
-    const limit = this.#limit();
+    const limit = this.#limit.bytes();
     if (limit === null || this.#fsClock === null) {
       this.#reason = 'how large the file system is, is not known yet';
-      this.#tellWaiters(false, nowUs);
+      this.#urging.tell(false, nowUs);
       this.#wakeAt(this.#leaseDueUs);
       return false;
     }
     const oldest = new Oldest();
     this.#leftovers.passBegins();
-    this.#pass = { startedUs: nowUs, stage: 'scanning', scan: new StoreScan(oldest, this.#leftovers), oldest, urged: this.#urgeWanted, goalBytes: limit, urgedBytes: Infinity, urgedBytesMax: Infinity, freedBytes: 0, evicted: 0, failedRemovals: 0, refused: 0, firstRefusal: '', leftovers: [] };
-    this.#urgeWanted = false;
+    this.#pass = new Pass(nowUs, this.#urging.wanted, new StoreScan(oldest, this.#leftovers), oldest);
+    if (this.#urging.wanted) this.figures.urged += 1;
+    this.#urging.wanted = false;
     this.#reason = '';
     return true;
   }
@@ -442,29 +398,15 @@ export class Collector implements Alarm {
     else if (!pass.scan.listed(answer.text, this.#fsNowUs(nowUs), nowUs)) this.#fail(nowUs, `the listing of ${path} cannot be read`);
   }
 
-  /** Why a share of this file system's size is no limit. Some, of FUSE, claim what they like. */
-  #falseSize(used: number): string {
-    const isShare = this.#deps.limitBytes(null) === null;
-    if (!isShare || this.#totalBytes === null || used <= this.#totalBytes) return '';
-    return `the file system says that it has ${this.#totalBytes} bytes, and the blocks occupy ${used}: a share of that is no limit; give one with --capacity-bytes`;
-  }
-
   #scanned(pass: Pass, nowUs: number): void {
-    const limit = this.#limit()!;
+    const limit = this.#limit.bytes()!;
     const used = pass.scan.usedBytes;
     this.#schedule(pass, used, limit, nowUs);
     this.#usedBytes = used;
     this.#blocks = pass.scan.blocks;
     this.#countedUs = nowUs;
     this.#storedBytes = 0;
-    pass.stage = 'evicting';
-    pass.leftovers = this.#leftovers.due(nowUs);
-    if (used > limit) pass.goalBytes = limit * GOAL_OF_LIMIT;
-    else if (pass.urged) {
-      pass.goalBytes = limit * URGED_FLOOR_OF_LIMIT;
-      pass.urgedBytes = Math.max(limit * URGED_PART_OF_LIMIT, URGED_BYTES_MIN);
-      pass.urgedBytesMax = limit * URGED_PART_OF_LIMIT_MAX;
-    } else pass.goalBytes = used;
+    pass.scanned(limit, this.#leftovers.due(nowUs));
   }
 
   // Half way to where the limit would be reached, as fast as the store grew since the last pass.
@@ -476,20 +418,9 @@ export class Collector implements Alarm {
     this.#nextPassUs = nowUs + Math.round(Math.max(nowUs - pass.startedUs, Math.min(passMaxUs, Math.max(passUs, halfUs))));
   }
 
-  #nextVictim(pass: Pass, nowUs: number): Candidate | 'later' | null {
-    const { lane } = this.#deps;
-    const used = this.#usedBytes!;
-    if (used <= pass.goalBytes) return null;
-    if (pass.freedBytes >= pass.urgedBytesMax || (pass.freedBytes >= pass.urgedBytes && pass.evicted >= URGED_BLOCKS_MIN)) return null;
-    if (!pass.oldest.turnOver(TURNED_OVER_MAX)) return 'later';
-    for (let passedOver = 0; passedOver < PASSED_OVER_MAX; passedOver += 1) {
-      const block = pass.oldest.next();
-      if (block === null) return null;
-      if (this.#fsNowUs(nowUs) - block.rankUs < this.#times.youngUs) return null; // and so are all that follow
-      if (pass.urgedBytes !== Infinity && used - block.allocatedBytes < pass.goalBytes) return null; // not below the floor
-      if (!lane.isBusy(block.namespace, block.hex, nowUs)) return block;
-    }
-    return 'later';
+  #mayGo(block: Candidate, nowUs: number): boolean | 'too young' {
+    if (this.#fsNowUs(nowUs) - block.rankUs < this.#times.youngUs) return 'too young';
+    return !this.#deps.lane.isBusy(block.namespace, block.hex, nowUs);
   }
 
   #removeAnswered(block: Candidate, answer: AskAnswer, nowUs: number): void {
@@ -505,9 +436,8 @@ export class Collector implements Alarm {
     }
     if (pass === null) return;
     if (removed) {
-      pass.freedBytes += block.allocatedBytes;
-      pass.evicted += 1;
-      if (pass.urged && pass.freedBytes >= URGED_BYTES_MIN) this.#tellWaiters(true, nowUs);
+      pass.removed(block.allocatedBytes);
+      if (pass.urged && pass.freedBytes >= URGED_BYTES_MIN) this.#urgedPassTells(true, nowUs);
     } else if (answer.status !== 'ok' && answer.status !== 'not_found') this.#removalFailed(pass, answer, `${block.namespace}/${block.hex}`, nowUs);
   }
 
@@ -535,7 +465,7 @@ export class Collector implements Alarm {
 
   #fail(nowUs: number, reason: string): void {
     this.#endPass(nowUs, reason);
-    this.#tellWaiters(false, nowUs);
+    this.#urging.tell(false, nowUs);
   }
 
   /** `failed`: why; empty: it saw and did all. */
@@ -554,7 +484,7 @@ export class Collector implements Alarm {
       this.figures.last_pass_ms = Math.round(tookUs / 1000);
       this.#failures = 0;
       this.#nextPassUs = Math.max(this.#nextPassUs, nowUs + tookUs);
-      if (pass.oldest.size === 0 && this.#usedBytes! > pass.goalBytes && pass.evicted > 0) this.#nextPassUs = nowUs + tookUs; // more than one pass holds
+      if (pass.isShort(this.#usedBytes!)) this.#nextPassUs = nowUs + tookUs; // more than one pass holds
     } else {
       this.figures.failed_passes += 1;
       this.#failures += 1;
@@ -565,7 +495,7 @@ export class Collector implements Alarm {
       if (failed === '') this.#deps.say('info', 'collected', fields);
       else this.#deps.say('warn', 'collecting failed', { reason: failed, ...fields });
     }
-    if (pass.urged && pass.stage !== 'sweeping') this.#tellWaiters(pass.evicted > 0, nowUs);
+    if (pass.urged && pass.stage !== 'sweeping') this.#urgedPassTells(pass.evicted > 0, nowUs);
   }
 
   /** In the midst of it, and no failure: what it did is done, and whoever collects next begins anew. */
@@ -573,38 +503,20 @@ export class Collector implements Alarm {
     const pass = this.#pass;
     this.#pass = null;
     if (pass !== null && pass.evicted > 0) this.#deps.say('info', 'collected', this.#told(pass, nowUs));
-    this.#tellWaiters(pass !== null && pass.urged && pass.evicted > 0, nowUs);
+    this.#urging.tell(pass !== null && pass.urged && pass.evicted > 0, nowUs);
+  }
+
+  #urgedPassTells(madeRoom: boolean, nowUs: number): void {
+    if (madeRoom) this.#hearing.owes(); // also where nobody was heard: they may be about to be
+    this.#urging.tell(madeRoom, nowUs);
   }
 
   #told(pass: Pass, nowUs: number): object {
     return { used_bytes: this.#usedBytes, evicted_blocks: pass.evicted, evicted_bytes: pass.freedBytes, urged: pass.urged, took_ms: Math.round((nowUs - pass.startedUs) / 1000) };
   }
 
-  #tellWaiters(madeRoom: boolean, nowUs: number): void {
-    this.#urgeWanted = false;
-    if (this.#waiters.size === 0) return;
-    const waiters = [...this.#waiters];
-    this.#waiters.clear();
-    for (const waiter of waiters) waiter(madeRoom, nowUs);
-  }
-
-  #limit(): number | null {
-    return this.#deps.limitBytes(this.#totalBytes);
-  }
-
   #fsNowUs(nowUs: number): number {
     const { fsUs, atUs } = this.#fsClock!;
     return fsUs + (nowUs - atUs);
-  }
-}
-
-function readLease(text: string): { number: number; content: string; modifiedNs: string; modifiedUs: number; totalBytes: number | null } | null {
-  try {
-    const { number, content, modified_ns, total_bytes } = JSON.parse(text) as Record<string, unknown>;
-    const modifiedUs = Number(modified_ns) / 1000;
-    if (!Number.isSafeInteger(number) || !Number.isFinite(modifiedUs)) return null;
-    return { number: number as number, content: typeof content === 'string' ? content : '', modifiedNs: String(modified_ns), modifiedUs, totalBytes: typeof total_bytes === 'number' && total_bytes > 0 ? total_bytes : null };
-  } catch {
-    return null;
   }
 }

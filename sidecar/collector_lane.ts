@@ -3,19 +3,50 @@
 // A pool of its own with one lane that nobody replaces: a file system that hangs costs this thread, and no load, store or
 // look-up waits behind a listing. A call that is given up in the kernel keeps the lane until it comes back, and nothing else is
 // asked meanwhile. Removals go through the gates of their keys like any other, so they never race a store of ours.
-import type { Native } from '../native/index.ts';
+import type { Native, NativeStatus } from '../native/index.ts';
 import type { BlockIndex } from './block_index.ts';
-import type { Ask, AskAnswer, CollectorLane } from './collector.ts';
+import type { LeaseStep } from './collector_lease.ts';
 import type { Damage } from './damage.ts';
 import type { Alarm, Deadlines } from './deadlines.ts';
 import { errnoName } from './errno.ts';
 import type { Lanes } from './lanes.ts';
+import type { Leftover } from './leftovers.ts';
 import type { Mount } from './mount.ts';
+import type { Candidate } from './oldest.ts';
 import { gateKeyOf, Operation, type Asked, type Done, type Owner } from './operation.ts';
+import type { SignAsk } from './signs.ts';
 import { SCAN_ENTRIES_MAX } from './store_scan.ts';
 
 /** Which keys are being loaded is looked up so often: at each removal it would be a walk through all operations. */
 export const LOADING_AGE_US = 100_000;
+
+export type Ask =
+  | { kind: 'lease'; step: LeaseStep | { action: 'leave'; number: number; text: string } }
+  | SignAsk
+  | { kind: 'list'; path: string; cookie: string }
+  | { kind: 'remove'; block: Candidate; fence: string }
+  | { kind: 'remove_file'; leftover: Leftover; fence: string };
+
+export interface AskAnswer {
+  /** stuck: given up at its deadline, inside the kernel. */
+  status: NativeStatus | 'stuck';
+  text: string;
+  kept: boolean;
+  /** The errno's name; empty: none. */
+  error: string;
+  /** In words, for whatever is not ok. */
+  why: string;
+}
+
+/** The collector's way to its store. */
+export interface CollectorLane {
+  /** Why it may not be asked now (a suspension, a call that is stuck); empty: it may. */
+  obstacle(): string;
+  /** Ends in one answered(), never from inside. */
+  ask(ask: Ask, deadlineUs: number, nowUs: number): void;
+  /** This sidecar is loading or storing it just now. */
+  isBusy(namespace: string, hex: string, nowUs: number): boolean;
+}
 
 export interface LaneDeps {
   native: Native;
@@ -75,7 +106,7 @@ export class OwnLane implements CollectorLane, Owner, Alarm {
 
   ask(ask: Ask, deadlineUs: number, nowUs: number): void {
     const { lanes, deadlines, index } = this.#deps;
-    const operation = new Operation(ask.kind, this.#mount, null, this.#pool, this, 0, deadlineUs);
+    const operation = new Operation(ask.kind === 'sign' ? 'lease' : ask.kind, this.#mount, null, this.#pool, this, 0, deadlineUs);
     operation.asked = askedOf(ask);
     if (ask.kind === 'remove') {
       operation.namespace = ask.block.namespace;
@@ -136,6 +167,8 @@ function askedOf(ask: Ask): Asked {
   switch (ask.kind) {
     case 'lease':
       return ask.step.action === 'look' ? { action: 'look', number: 0, text: '' } : ask.step;
+    case 'sign':
+      return { action: ask.action, number: 0, text: ask.sign };
     case 'list':
       return { path: ask.path, cookie: ask.cookie, entriesMax: SCAN_ENTRIES_MAX };
     case 'remove':

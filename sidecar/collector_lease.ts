@@ -51,6 +51,12 @@ export class CollectorLease {
     return this.#number > 0 && nowUs < this.#holdUntilUs;
   }
 
+  /** Somebody else had it lately, by what was seen: after HOLD_US without a change he believes so himself no more. */
+  isAnothers(nowUs: number): boolean {
+    const seen = this.#seen;
+    return seen !== null && this.#take === 0 && nowUs - seen.sinceUs < this.#times.holdUs;
+  }
+
   /** Until when it holds; nothing that evicts may begin later. */
   get endUs(): number {
     return this.#holdUntilUs;
@@ -105,5 +111,17 @@ export class CollectorLease {
   #content(): string {
     this.#counter += 1;
     return `${this.#owner} ${this.#counter}`;
+  }
+}
+
+/** What native tells of a lease, or of a sign. */
+export function readLease(text: string): { number: number; content: string; modifiedNs: string; modifiedUs: number; totalBytes: number | null } | null {
+  try {
+    const { number, content, modified_ns, total_bytes } = JSON.parse(text) as Record<string, unknown>;
+    const modifiedUs = Number(modified_ns) / 1000;
+    if (!Number.isSafeInteger(number) || !Number.isFinite(modifiedUs)) return null;
+    return { number: number as number, content: typeof content === 'string' ? content : '', modifiedNs: String(modified_ns), modifiedUs, totalBytes: typeof total_bytes === 'number' && total_bytes > 0 ? total_bytes : null };
+  } catch {
+    return null;
   }
 }

@@ -29,7 +29,7 @@ export type Asked =
   | { path: string; inode: string; changedNs: string; fence: string }
   | { inode?: string; modifiedNs?: string; fence?: string }
   | { olderUs: number }
-  | { action: 'look' | 'take' | 'renew' | 'leave'; number: number; text: string };
+  | { action: 'look' | 'take' | 'renew' | 'leave' | 'listen' | 'tell'; number: number; text: string };
 
 const NO_NAMES: readonly string[] = [];
 

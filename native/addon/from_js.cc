@@ -33,7 +33,7 @@ Kind kind_from_js(Napi::Env env, std::string_view word) {
 }
 
 LeaseAction lease_action_from_js(Napi::Env env, std::string_view word) {
-    for (LeaseAction action : {LeaseAction::look, LeaseAction::take, LeaseAction::renew, LeaseAction::leave}) {
+    for (LeaseAction action : {LeaseAction::look, LeaseAction::take, LeaseAction::renew, LeaseAction::leave, LeaseAction::listen, LeaseAction::tell}) {
         if (word == lease_action_name(action)) return action;
     }
     throw misuse(env, "submit: action must be look, take, renew or leave, got " + std::string(word));

@@ -8,7 +8,7 @@
 namespace kvlane {
 
 // Counts the changes of what crosses packed, either way: native/packed.ts asks for this one and no other.
-inline constexpr uint32_t packed_layout = 3;
+inline constexpr uint32_t packed_layout = 4;
 
 // What was heard, in its order: an object for each event, but a completion that numbers alone can tell is
 // a row of `rows`, and a number among the objects stands for so many rows. native/packed.ts reads it.

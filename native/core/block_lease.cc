@@ -1,9 +1,12 @@
-// block_lease.cc — the lease in collector/: looked at, taken, renewed, left.
+// block_lease.cc — the lease in collector/: looked at, taken, renewed, left; and two signs by which the others and its holder talk.
 //
 // It is a claim that others watch, and no lock: whoever sees that its content has not changed for long takes the next number,
 // and the old holder hears of it when he renews, or when he removes with a fence (lease.h). Nothing here compares clocks.
 // A file of it appears whole, and it keeps its number: leaving changes the content only. On a disk without room, just where somebody must remove
 // blocks, it is renewed by its time alone and taken as an empty file, which want no room: so who watches looks at the time, too.
+//
+// A sign is an empty file, `want` or `made`, and says something by a time of modification that changes: that wants no room either. Only the lease's holder makes
+// the files, with the lease, so that they are there when the disk is full; and where they are not, nobody listens.
 #include <fcntl.h>
 #include <sys/stat.h>
 
@@ -31,7 +34,9 @@ class LeaseWork final : public Steps {
     using Steps::Steps;
 
     std::optional<Transfer> start(LaneContext& lane) override {
-        const bool writes = op_.lease != LeaseAction::look;
+        const bool signs = op_.lease == LeaseAction::listen || op_.lease == LeaseAction::tell;
+        if (signs && op_.text != want_name && op_.text != made_name) return fail(-EINVAL, Phase::queue, "a sign is want or made");
+        const bool writes = !signs && op_.lease != LeaseAction::look;
         const std::string& text = op_.lease == LeaseAction::leave ? left_ : op_.text;
         if (writes && (op_.number == 0 || op_.number > lease_number_max)) {
             return fail(-EINVAL, Phase::queue, "a lease's number must be from 1 to " + std::to_string(lease_number_max));
@@ -41,6 +46,7 @@ class LeaseWork final : public Steps {
         }
         Root* root = nullptr;
         if (lane.open_root(op_, root) != Status::ok) return std::nullopt;
+        if (signs) return sign(lane, root->fd);
         if (!writes) return look(lane, root->fd);
         Leases leases;
         const int read = read_leases(lane, op_, root->fd, leases);
@@ -83,6 +89,8 @@ class LeaseWork final : public Steps {
         const int stated = stat_of(lane, directory, name, found, phase);
         if (stated < 0) return fail(stated, phase, "the lease collector/" + name);
         if (takes) sweep(lane, directory, leases, found.modified_ns);
+        if (!leases.want) make_sign(lane, directory, want_name);
+        if (!leases.made) make_sign(lane, directory, made_name);
         // A share of the file system is asked for with the lease; where it is not told, the others know no less than before.
         // Some say as many blocks as the field holds: the product must not come round to a small one, of which blocks would be removed.
         FileSystemRoom room;
@@ -96,7 +104,7 @@ class LeaseWork final : public Steps {
         for (const uint64_t number : leases.numbers) {
             if (number + 1 < op_.number && lane.unlink(op_, directory, std::to_string(number).c_str()) == -call_refused) return;
         }
-        for (const std::string& name : leases.temporaries) {
+        for (const std::string& name : leases.drafts) {
             FileStat found;
             const int stated = lane.stat_name(op_, directory, name.c_str(), found);
             if (stated == -call_refused) return;
@@ -122,6 +130,31 @@ class LeaseWork final : public Steps {
         const int stated = lane.stat(op_, fd, found);
         close(lane, fd);
         return stated;
+    }
+
+    // Without it the others hear NO_SPACE at once; the next renewal tries again.
+    void make_sign(LaneContext& lane, int directory, const char* name) {
+        int fd = lane.open(op_, directory, name, O_WRONLY | O_CREAT | O_EXCL | O_NONBLOCK | O_NOCTTY, op_.file_mode);
+        close(lane, fd);
+    }
+
+    // Opened, and not looked at by its name: on a network file system that asks the server. What is not an empty file of one name is nobody's
+    // sign: it never changes, and its time is not touched, which might be that of a file elsewhere.
+    std::nullopt_t sign(LaneContext& lane, int root) {
+        const std::string path = std::string(collector_name) + "/" + op_.text;
+        const bool tells = op_.lease == LeaseAction::tell;
+        Phase phase = Phase::open;
+        int fd = lane.open(op_, root, path.c_str(), O_RDONLY | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW);
+        if (fd == -ENOENT && !tells) return answer(0, 0, nullptr);
+        if (fd < 0) return fail(fd, phase, "the sign " + path);
+        FileStat found;
+        phase = Phase::stat;
+        int result = lane.stat(op_, fd, found);
+        const bool is_sign = S_ISREG(found.mode) && found.size == 0 && found.links == 1;
+        if (result == 0 && tells) result = is_sign ? lane.touch(op_, fd) : -ENOTSUP;
+        close(lane, fd);
+        if (result < 0) return fail(result, phase, "the sign " + path);
+        return answer(0, is_sign ? found.modified_ns : 0, nullptr);
     }
 
     std::nullopt_t look(LaneContext& lane, int root) {

@@ -25,7 +25,9 @@ int read_leases(LaneContext& lane, Operation& operation, int root, Leases& out) 
         }
         const uint64_t number = lease_number(entry.name);
         if (number != 0) out.numbers.push_back(number);
-        else if (entry.name.ends_with(".tmp")) out.temporaries.emplace_back(entry.name);
+        else if (lease_draft(entry.name)) out.drafts.emplace_back(entry.name);
+        else if (entry.name == want_name) out.want = true;
+        else if (entry.name == made_name) out.made = true;
     }
     lane.close(operation, directory);
     std::sort(out.numbers.begin(), out.numbers.end());

@@ -14,12 +14,14 @@
 
 namespace kvlane {
 
-// Two files, and what was left over of leases that were being made. With more in it somebody else uses the directory.
+// Two leases, the two signs, and what was left over of leases that were being made. With more in it somebody else uses the directory.
 inline constexpr size_t lease_entries_max = 4096;
 
 struct Leases {
-    std::vector<uint64_t> numbers;         // ascending
-    std::vector<std::string> temporaries;  // made, and not a lease yet
+    std::vector<uint64_t> numbers;    // ascending
+    std::vector<std::string> drafts;  // made, and not a lease yet
+    bool want = false;  // something has that name
+    bool made = false;
     uint64_t highest() const { return numbers.empty() ? 0 : numbers.back(); }
 };
 

@@ -70,6 +70,8 @@ const char* lease_action_name(LeaseAction action) {
         case LeaseAction::take: return "take";
         case LeaseAction::renew: return "renew";
         case LeaseAction::leave: return "leave";
+        case LeaseAction::listen: return "listen";
+        case LeaseAction::tell: return "tell";
     }
     return "unknown";
 }

@@ -32,7 +32,7 @@ enum class Kind : uint8_t {
     verify,    // read one block whole and check it; changes nothing
     remove_file,  // unlink one leftover that is no block, only the very file that was seen
     touch,     // blocks that are in use get a new time of modification
-    lease,     // look at, take, renew or leave collector/: who may remove blocks for room
+    lease,     // look at, take, renew or leave collector/: who may remove blocks for room, and who wants some
     survey,    // one step of a look at a file system that need not hold a store
 };
 
@@ -54,7 +54,7 @@ enum class Status : uint8_t {
 };
 
 // Of a lease.
-enum class LeaseAction : uint8_t { look, take, renew, leave };
+enum class LeaseAction : uint8_t { look, take, renew, leave, listen, tell };
 
 // Life of an operation. Exactly one lane moves it from queued to done; anyone may abandon it once.
 //   queued ─► running ─► done
@@ -112,7 +112,7 @@ struct Operation {
     bool create = false;           // identify: make the store when the directory has none
     bool bump = false;             // name_space: start a new generation
     uint32_t file_mode = 0600;     // store; directories get the matching x bits
-    std::string text;              // name_space: fingerprint JSON, compact, keys sorted by the caller; lease: its content; survey: the step
+    std::string text;              // name_space: fingerprint JSON, compact, keys sorted by the caller; lease: its content, or which sign; survey: the step
     std::shared_ptr<std::atomic<size_t>> unfinished;  // of its task's operations; none: it is the only one
 
     // Life; written by the lane and by abandon().

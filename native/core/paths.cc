@@ -74,11 +74,23 @@ uint64_t lease_number(std::string_view name) {
     return number;
 }
 
+bool lease_draft(std::string_view name) {
+    const size_t dot = name.find('.');
+    if (dot == std::string_view::npos || lease_number(name.substr(0, dot)) == 0 || !name.ends_with(".tmp")) return false;
+    name.remove_prefix(dot + 1);
+    name.remove_suffix(std::min(name.size(), size_t{4}));
+    const size_t dash = name.find('-');
+    const std::string_view writer = name.substr(0, dash);
+    if (dash == std::string_view::npos || writer.size() != writer_name().size() || !plain_hex(writer)) return false;
+    const std::string_view count = name.substr(dash + 1);
+    return !count.empty() && count.size() <= 20 && std::all_of(count.begin(), count.end(), digit);
+}
+
 bool listable(std::string_view path) {
     const auto names = components(path);
     if (!std::all_of(names.begin(), names.end(), plain_component)) return false;
     if (names[0] == blocks_name) return names.size() <= 3;
-    if (names[0] == recycle_name) return names.size() <= 2;
+    if (names[0] == recycle_name || names[0] == probe_name) return names.size() <= 2;
     return names.size() == 1 && (names[0] == aside_name || names[0] == name_spaces_name || names[0] == collector_name);
 }
 

@@ -21,7 +21,7 @@ bool plain_name_space(std::string_view name_space);
 bool plain_hex(std::string_view hex);
 
 bool plain_component(std::string_view name);  // one name, not "." or ".."
-// "blocks", "blocks/NS", "blocks/NS/ab", "recycle", "recycle/W", "aside", "namespaces", "collector": what may be listed.
+// "blocks", "blocks/NS", "blocks/NS/ab", "recycle", "recycle/W", "aside", "namespaces", "collector", "probe", "probe/N": what may be listed.
 bool listable(std::string_view path);
 // What is no block, may be left over, and may be removed by hand: "blocks/NS/ab/….tmp", "recycle/W/N", "aside/N".
 bool leftover(std::string_view path);
@@ -31,6 +31,11 @@ bool own_leftover(std::string_view path);
 // "8" → 8; 0: it is none. Numbers end with 999,999,999,999,999: the next one is still exact wherever it goes.
 inline constexpr uint64_t lease_number_max = 999'999'999'999'999;
 uint64_t lease_number(std::string_view name);
+// "8.<writer>-<n>.tmp": a lease in the making.
+bool lease_draft(std::string_view name);
+// Two empty files beside the leases, of which only the times count (block_lease.cc).
+inline constexpr const char* want_name = "want";
+inline constexpr const char* made_name = "made";
 
 std::string fan_out(std::string_view hex);     // "9f", from the first two digits
 std::string block_file(std::string_view hex);  // "9f3c….kvb"

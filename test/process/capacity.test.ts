@@ -3,7 +3,7 @@
 // Nothing here is timed but by generous bounds; what holds must hold at each look. A holder on a busy machine may lose its lease for
 // a moment when its times are short, so a role is waited for, and who took how many turns is not asked.
 import { execFileSync, spawnSync } from 'node:child_process';
-import { chmodSync, chownSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, utimesSync, writeFileSync } from 'node:fs';
+import { appendFileSync, chmodSync, chownSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, truncateSync, utimesSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { describe, expect, onTestFinished, test, type TestContext, vi } from 'vitest';
 import { ENGINES, keysOf, patternOf } from '../support/rig.ts';
@@ -30,6 +30,7 @@ interface Capacity {
   failed_passes: number;
   evicted_blocks: number;
   urged: number;
+  wants: number;
   touched: number;
   state: string;
   reason?: string;
@@ -171,7 +172,7 @@ describe.each(ENGINES)('capacity (%s)', (engine) => {
     const left = readFileSync(join(root, 'collector', '2'), 'utf8') === 'left';
     const three = await startStore(root, { engine, args: limited(60, left ? 1 : HASTE) });
     await until('the third collects', async () => (await capacityOf(three)).role === 'holder', () => capacityOf(three));
-    expect(readdirSync(join(root, 'collector')).sort()).toEqual(['2', '3']);
+    expect(readdirSync(join(root, 'collector')).sort()).toEqual(['2', '3', 'made', 'want']);
   });
 
   test('a holder that was stopped and goes on when another has taken over removes nothing', async () => {
@@ -232,6 +233,67 @@ describe('a file system of its own', () => {
     expect(await capacityOf(store)).toMatchObject({ urged: 1 });
     expect((await store.get(more, BYTES)).every(({ code }) => code === 'OK')).toBe(true);
     expect((await store.get([keys[0]!], BYTES))[0]!.code).toBe('NOT_FOUND');
+  });
+
+  /** In a file: its journal, its tables and its own idea of what needs room. */
+  function onLoop(context: TestContext, type: 'ext4' | 'xfs'): string {
+    const at = freshDirectory();
+    const image = join(freshDirectory(), 'image');
+    writeFileSync(image, '');
+    truncateSync(image, (type === 'ext4' ? 24 : 320) * 1024 * 1024); // what mkfs takes
+    for (const [command, ...words] of [[`mkfs.${type}`, '-q', image], ['mount', '-o', 'loop', image, at]]) {
+      const { status, stderr, error } = spawnSync(command!, words, { encoding: 'utf8' });
+      if (status !== 0) context.skip(`SKIPPED: no ${type} can be made and mounted here: ${command}: ${error?.message ?? stderr.trim()}`);
+    }
+    onTestFinished(() => void execFileSync('umount', ['-l', at]));
+    return at;
+  }
+
+  /** Two on one full file system, with the times that users have: the first one collects, and the other's stores meet the end of the room. */
+  async function fullForTwo(root: string): Promise<{ holder: PlainStore; other: PlainStore; keys: string[] }> {
+    const args = ['--capacity-bytes', '8MiB', '--recycle', 'off'];
+    const holder = await startStore(root, { args });
+    await until('it collects', async () => (await capacityOf(holder)).role === 'holder' && (await capacityOf(holder)).passes > 0);
+    const other = await startStore(root, { args });
+    await until('the other looked', async () => (await capacityOf(other)).reason === 'another sidecar collects');
+    const keys = keysOf('f', 110);
+    await holder.put(keys, BYTES);
+    keys.forEach((key, i) => age(holder, key, 10_000 - i));
+    for (const bytes of [1 << 20, 4096]) {
+      try {
+        for (;;) appendFileSync(join(root, 'theirs'), Buffer.alloc(bytes));
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code !== 'ENOSPC') throw error;
+      }
+    }
+    return { holder, other, keys };
+  }
+
+  test.for(['tmpfs', 'ext4', 'xfs'] as const)('a store that finds no room on the sidecar that does not collect has some made by the one that does, and is tried once more (%s)', async (type, context) => {
+    const { holder, other, keys } = await fullForTwo(type === 'tmpfs' ? tmpfs(context, 8) : onLoop(context, type));
+    const more = keysOf('g', 8);
+    expect((await other.put(more, BYTES)).map(({ code }) => code)).toEqual(more.map(() => 'OK'));
+    expect(await capacityOf(other)).toMatchObject({ role: 'waiting', wants: 1, evicted_blocks: 0 });
+    expect(await capacityOf(holder)).toMatchObject({ role: 'holder', urged: 1 });
+    expect((await capacityOf(holder)).evicted_blocks).toBeGreaterThan(0);
+    expect((await other.get(more, BYTES)).every(({ code, data }, i) => code === 'OK' && data!.equals(patternOf(more[i]!, BYTES)))).toBe(true);
+    expect((await other.get([keys[0]!], BYTES))[0]!.code).toBe('NOT_FOUND');
+  });
+
+  test.for(['SIGKILL', 'SIGSTOP'] as const)('where the one that collects met %s the other’s stores find no room by their deadline, and nothing goes', async (signal, context) => {
+    const { holder, other, keys } = await fullForTwo(tmpfs(context, 8));
+    const { child } = holder.client.process;
+    child.kill(signal);
+    onTestFinished(() => void child.kill('SIGCONT'));
+    const slots = other.client.arena.lease(1)!;
+    const timeout_ms = 1_500;
+    const started = performance.now();
+    const answer = await other.client.request('store', { keys: keysOf('g', 1), slots, bytes: BYTES, timeout_ms } as never);
+    expect(answer).toMatchObject({ ok: false, failed: [{ code: 'NO_SPACE', errno: 'ENOSPC', slot: 'free' }] });
+    expect(performance.now() - started).toBeLessThan(WAIT_MS);
+    expect(await other.client.request('store', { keys: keysOf('h', 1), slots, bytes: BYTES, timeout_ms } as never)).toMatchObject({ failed: [{ code: 'NO_SPACE' }] });
+    other.client.arena.release(slots);
+    expect(keys.every((key) => existsSync(other.path(key)))).toBe(true);
   });
 
   test('where others filled the disk the store keeps half of its limit, and says NO_SPACE', async (context) => {

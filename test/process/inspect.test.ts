@@ -119,6 +119,7 @@ describe('a store with one of each kind of trouble', () => {
     mkdirSync(join(root, 'collector'));
     writeFileSync(join(root, 'collector/8'), 'somebody');
     expect(await told('collector/8')).toMatch(/^0: [^]*which sidecar may remove blocks for room/);
+    expect(await told('probe/block')).toMatch(/^0: [^]*to find out whether the mount answers/);
     expect(await told('kvlane.json')).toMatch(/^0: [^]*who this store is: id [0-9a-f]{32}/);
     expect(await told('/etc/passwd')).toMatch(/^2: kvlane inspect: '\/etc\/passwd' is no key/);
   }, 120_000);

@@ -2,7 +2,7 @@
 //
 // Any number of collectors share one, each on a clock of its own if a test wants that. A lane answers at the next turn, or,
 // where the test holds it, when the test lets it.
-import type { Ask, AskAnswer, CollectorLane } from '../../sidecar/collector.ts';
+import type { Ask, AskAnswer, CollectorLane } from '../../sidecar/collector_lane.ts';
 import { Collector, type CollectorTimes } from '../../sidecar/collector.ts';
 import { Deadlines } from '../../sidecar/deadlines.ts';
 import { manualClock, type ManualClock } from './manual_clock.ts';
@@ -21,6 +21,10 @@ export class CollectedStore {
   /** Path below the root → file. */
   readonly files = new Map<string, StoredFile>();
   readonly lease = new Map<number, { content: string; modifiedNs: bigint }>();
+  /** When each was last told, by the file system's clock; made with the lease. */
+  readonly signs = new Map<string, bigint>();
+  /** The holders are of a version that knows no signs. */
+  signless = false;
   /** The file system's own clock. */
   nowNs: () => bigint;
   totalBytes = 1 << 30;
@@ -59,6 +63,8 @@ export class CollectedStore {
     switch (ask.kind) {
       case 'lease':
         return this.#lease(ask.step);
+      case 'sign':
+        return this.#sign(ask.action, ask.sign);
       case 'list':
         return this.unlistable.get(ask.path) ?? this.#list(ask.path, ask.cookie);
       case 'remove': {
@@ -76,18 +82,27 @@ export class CollectedStore {
 
   #lease(step: Extract<Ask, { kind: 'lease' }>['step']): AskAnswer {
     const highest = this.#highest();
-    if (step.action === 'look') return ok(this.#leaseText(highest));
+    if (step.action === 'look') return ok(this.#leaseText(highest, false));
     if (step.action === 'take') {
       if (this.lease.has(step.number)) return not('fenced');
       for (const number of this.lease.keys()) if (number < step.number - 1) this.lease.delete(number);
     } else if (step.number !== highest) return not('fenced');
+    if (!this.signless) for (const sign of ['want', 'made']) if (!this.signs.has(sign)) this.signs.set(sign, this.nowNs());
     this.lease.set(step.number, { content: step.action === 'leave' ? 'left' : step.text, modifiedNs: this.nowNs() });
     return ok(this.#leaseText(step.number));
   }
 
-  #leaseText(number: number): string {
+  #sign(action: 'listen' | 'tell', sign: string): AskAnswer {
+    if (action === 'tell') {
+      if (!this.signs.has(sign)) return refused('ENOENT');
+      this.signs.set(sign, this.nowNs());
+    }
+    return ok(JSON.stringify({ number: 0, modified_ns: String(this.signs.get(sign) ?? 0n) }));
+  }
+
+  #leaseText(number: number, isOurs = true): string {
     const file = this.lease.get(number);
-    return JSON.stringify({ number, content: file?.content ?? '', modified_ns: String(file?.modifiedNs ?? 0n), total_bytes: this.totalBytes });
+    return JSON.stringify({ number, content: file?.content ?? '', modified_ns: String(file?.modifiedNs ?? 0n), ...(isOurs ? { total_bytes: this.totalBytes } : {}) });
   }
 
   #list(path: string, cookie: string): AskAnswer {

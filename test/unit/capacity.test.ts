@@ -209,13 +209,65 @@ test('bytes that came in the request are written again for the second try', asyn
   expect(it.native.readStaging(second.offset, 5).toString()).toBe('hello');
 });
 
-test('where another sidecar collects, a store that finds no room says so at once', async () => {
-  const it = await started(LIMIT, holds(90, (spec) => (spec.kind === 'lease' ? leased(3, 'other 1') : undefined)));
+/** Another sidecar collects; `told` is when it last told that it made room. */
+const another = (told: () => string) => holds(90, (spec) => {
+  if (spec.kind !== 'lease') return undefined;
+  return spec.action === 'look' ? leased(3, 'other 1') : leased(0, undefined, spec.text === 'made' ? told() : '5');
+});
+const actions = (it: Harness): string[] => asked(it, 'lease').flatMap((spec) => (spec.kind === 'lease' ? [`${spec.action} ${spec.text}`.trim()] : []));
+
+test('where another sidecar collects, a store that finds no room asks it for some, waits, is tried once more, and finds some', async () => {
+  let made = '7';
+  const it = await started(LIMIT, another(() => made));
   it.advance(100);
-  it.store(1, [0]);
+  it.store(1, [0, 1], { timeoutMs: 2_000 });
   full(it);
+  it.advance(1_000);
+  expect(it.answers(1)).toEqual([]);
+  expect(actions(it).filter((action) => action === 'tell want')).toHaveLength(1);
+  expect(asked(it, 'store')).toHaveLength(2);
+  made = '8';
+  it.advance(300);
+  expect(asked(it, 'store')).toHaveLength(4);
+  it.native.releaseAll('store');
+  it.deliver();
+  expect(it.answer(1)).toMatchObject({ ok: true, done: 2 });
+  expect(asked(it, 'remove')).toEqual([]);
+  expect(capacity(it)).toMatchObject({ role: 'waiting', lease_number: 3, wants: 1 });
+});
+
+test('where the other makes none by its deadline the store is NO_SPACE, in time, and the next one at once', async () => {
+  const it = await started(LIMIT, another(() => '7'));
+  it.advance(100);
+  it.store(1, [0], { timeoutMs: 500 });
+  full(it);
+  it.advance(499);
+  expect(it.answers(1)).toEqual([]);
+  it.advance(1);
+  expect(it.failed(1)).toMatchObject([{ code: 'NO_SPACE', errno: 'ENOSPC', slot: 'free' }]);
+  const before = it.native.submitted.length;
+  it.store(2, [0]);
+  full(it);
+  expect(it.failed(2)).toMatchObject([{ code: 'NO_SPACE' }]);
+  it.advance(5_000);
+  expect(it.native.submitted.slice(before).map(({ kind }) => kind)).toEqual(['store']);
+});
+
+test('while it waits for another to make room, loads have their lanes and nothing of theirs is asked otherwise', async () => {
+  const it = await started({ ...LIMIT, lanes: 1 }, another(() => '7'));
+  it.advance(100);
+  it.native.onSubmit = (spec) => (spec.kind === 'lease' ? null : another(() => '7')(spec));
+  it.store(1, [0], { timeoutMs: 60_000 });
+  full(it);
+  it.advance(5);
+  expect(it.native.inKernel('lease')).toHaveLength(1); // it hangs
+  it.load(2, [1]);
+  it.native.releaseAll('load');
+  it.deliver();
+  expect(it.answer(2)).toMatchObject({ ok: true });
+  it.advance(20_000);
   expect(it.failed(1)).toMatchObject([{ code: 'NO_SPACE' }]);
-  expect(capacity(it)).toMatchObject({ role: 'waiting', lease_number: 3 });
+  expect(it.events('mount')).toEqual([]);
 });
 
 // ---- recency ----

@@ -1,9 +1,11 @@
 // One store's collector on a store in memory: what it removes, what it never removes, and when it stops.
 import { expect, onTestFinished, test, vi } from 'vitest';
-import { COLLECTOR_TIMES, FAILED_REMOVALS_MAX, PASSED_OVER_MAX, URGED_BYTES_MIN } from '../../sidecar/collector.ts';
+import { COLLECTOR_TIMES, FAILED_REMOVALS_MAX } from '../../sidecar/collector.ts';
 import { DEAD_US, HOLD_US } from '../../sidecar/collector_lease.ts';
 import { LEFTOVER_AGE_US } from '../../sidecar/leftovers.ts';
 import { OLDEST_MAX, Oldest } from '../../sidecar/oldest.ts';
+import { PASSED_OVER_MAX } from '../../sidecar/pass.ts';
+import { URGED_BYTES_MIN } from '../../sidecar/urging.ts';
 import { CollectedStore, Collecting, not, ok, refused } from '../support/collected_store.ts';
 import { manualClock } from '../support/manual_clock.ts';
 
@@ -634,12 +636,16 @@ test('stores that find no room while a pass is urged wait for the same one', () 
   expect(one.picture()).toMatchObject({ urged: 1, passes: 1 });
 });
 
-test('who does not hold the lease, or may not ask, makes no room, and the store is told at once', () => {
+test.each(['holder', 'other'] as const)('who may not ask makes no room, and the store is told at once (%s)', (role) => {
   const { store, one } = made(GIB, blocks(200));
-  store.lease.set(3, { content: 'other 1', modifiedNs: 0n });
+  if (role === 'other') store.lease.set(3, { content: 'other 1', modifiedNs: 0n });
   one.start();
-  one.clock.advance(1_000);
+  one.clock.advance(5_000);
+  one.hindrance = 'suspended';
+  const asked = one.asked.length;
   expect(urge(one)).toEqual({ waits: false, heard: [] });
+  one.clock.advance(60_000);
+  expect(one.asked).toHaveLength(asked);
 });
 
 test('a store that is within half of its limit makes no room: what fills the disk is not its blocks', () => {

@@ -151,6 +151,18 @@ describe('what a name is', () => {
     ['aside', 'notes.txt', 'foreign', undefined],
     ['namespaces', '.hidden.json', 'foreign', undefined],
     ['collector', '8', 'lease', undefined],
+    ['collector', '999999999999999', 'lease', undefined],
+    ['collector', '1000000000000000', 'foreign', undefined], // native takes 15 digits
+    ['collector', `1000000000000000.${WRITER}-3.tmp`, 'foreign', undefined],
+    ['collector', 'want', 'sign', undefined],
+    ['collector', 'made', 'sign', undefined],
+    ['collector', 'wanted', 'foreign', undefined],
+    ['probe', 'block', 'probe', undefined],
+    ['probe', `block.${WRITER}-3.tmp`, 'probe', undefined],
+    ['probe/0', WRITER, 'probe', undefined],
+    ['probe/0', `probe.${WRITER}-3.tmp`, 'probe', undefined],
+    ['probe', '0', 'foreign', undefined],
+    ['probe/0', '1', 'foreign', undefined],
     ['collector', `8.${WRITER}-3.tmp`, 'draft', undefined],
     ['namespaces', `demo@3.json.${WRITER}-3.tmp`, 'draft', undefined],
     ['collector', '08', 'foreign', undefined],
@@ -326,11 +338,11 @@ describe('df', () => {
     }
   });
 
-  test('records, leases and what they are made of are kvlane\'s, and counted', async () => {
-    const names = new Names({ namespaces: [entry('a.json'), entry('a@1.json'), entry(`a.json.${WRITER}-1.tmp`)], collector: [entry('8'), entry(`9.${WRITER}-1.tmp`), entry('notes')] });
+  test('records, leases, signs, probes and what they are made of are kvlane\'s, and counted', async () => {
+    const names = new Names({ namespaces: [entry('a.json'), entry('a@1.json'), entry(`a.json.${WRITER}-1.tmp`)], collector: [entry('8'), entry('want'), entry(`9.${WRITER}-1.tmp`), entry('notes')], probe: [entry('block'), entry('0', { type: 'directory' })], 'probe/0': [entry(`probe.${WRITER}-1.tmp`)] });
     const out = heard();
     expect(await df(names, as('df', '/store', '--json'), out)).toBe(0);
-    expect(JSON.parse(out.lines[0]!)).toMatchObject({ record: { files: 2 }, lease: { files: 1 }, draft: { files: 2 }, foreign: { files: 1 }, total: { files: 6 } });
+    expect(JSON.parse(out.lines[0]!)).toMatchObject({ record: { files: 2 }, lease: { files: 1 }, sign: { files: 1 }, draft: { files: 2 }, probe: { files: 2 }, foreign: { files: 1 }, total: { files: 9 } });
   });
 
   test('more namespaces than it keeps are one row', async () => {

@@ -158,12 +158,12 @@ describe('what may be named', () => {
     return decoded.ok ? 'ok' : decoded.message;
   };
 
-  test.each(['blocks', 'blocks/demo', 'blocks/demo@3/0f', 'recycle', 'recycle/0123456789abcdef', 'aside', 'namespaces', 'collector'])('%s is a directory of a store', (path) => {
+  test.each(['blocks', 'blocks/demo', 'blocks/demo@3/0f', 'recycle', 'recycle/0123456789abcdef', 'aside', 'namespaces', 'collector', 'probe', 'probe/15'])('%s is a directory of a store', (path) => {
     expect(isDirectoryPath(path)).toBe(true);
     expect(refusal({ op: 'list', path })).toBe('ok');
   });
 
-  test.each(['', '.', '..', '/', 'blocks/', 'blocks/..', 'blocks/../x', 'blocks/demo/0', 'blocks/demo/0F', 'blocks/demo/00/x', 'blocks/-x', 'recycle/x', 'probe', 'probe/1', 'kvlane.json', 'blocks\n', 'blocks/demo/00\n', 'aside/x', '\0'])('%j is none', (path) => {
+  test.each(['', '.', '..', '/', 'blocks/', 'blocks/..', 'blocks/../x', 'blocks/demo/0', 'blocks/demo/0F', 'blocks/demo/00/x', 'blocks/-x', 'recycle/x', 'probe/x', 'probe/1/2', 'kvlane.json', 'blocks\n', 'blocks/demo/00\n', 'aside/x', '\0'])('%j is none', (path) => {
     expect(isDirectoryPath(path)).toBe(false);
     expect(refusal({ op: 'list', path })).toMatch(/^path must be /);
   });

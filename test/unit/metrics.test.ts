@@ -14,7 +14,7 @@ const REPOSITORY = join(import.meta.dirname, '../..');
 const text = (path: string): string => readFileSync(join(REPOSITORY, path), 'utf8');
 const TYPES = new Map<string, { type: string; labels: readonly string[] }>([UP, ...FAMILIES].map((family) => [family.name, { type: family.type, labels: 'labels' in family ? family.labels : [] }]));
 
-const CAPACITY = { role: 'holder', limit_bytes: 100, used_bytes: 90, passes: 3, failed_passes: 1, last_pass_ms: 1500, evicted_blocks: 7, evicted_bytes: 70, urged: 2, touched: 5, orphans_removed: 4 } as const;
+const CAPACITY = { role: 'holder', limit_bytes: 100, used_bytes: 90, passes: 3, failed_passes: 1, last_pass_ms: 1500, evicted_blocks: 7, evicted_bytes: 70, urged: 2, wants: 6, touched: 5, orphans_removed: 4 } as const;
 
 /** Lines of the exposition that are no comments: name{labels} value. */
 function samples(exposition: string): { name: string; labels: Record<string, string>; value: number }[] {

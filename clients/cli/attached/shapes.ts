@@ -62,6 +62,7 @@ export interface CapacityFigures {
   evicted_blocks?: number;
   evicted_bytes?: number;
   urged?: number;
+  wants?: number;
   touched?: number;
   orphans_removed?: number;
 }
@@ -116,7 +117,7 @@ const laneClass: Shape = {
 };
 const capacity: Shape = {
   role: oneOf('holder', 'waiting', 'off'), limit_bytes: orNull('number'), used_bytes: orNull('number'), reason: maybe('text'), blocks: maybe('number'), passes: maybe('number'), failed_passes: maybe('number'), last_pass_ms: maybe('number'),
-  evicted_blocks: maybe('number'), evicted_bytes: maybe('number'), urged: maybe('number'), touched: maybe('number'), orphans_removed: maybe('number'),
+  evicted_blocks: maybe('number'), evicted_bytes: maybe('number'), urged: maybe('number'), wants: maybe('number'), touched: maybe('number'), orphans_removed: maybe('number'),
 };
 const mount: Shape = {
   name: 'text', root: 'text', device: orNull('text'), fs_type: maybe('text'), code: maybe('text'), reason: maybe('text'), blocks_loaded: 'number', blocks_stored: 'number', blocks_kept: 'number', blocks_removed: 'number', loaded_bytes: 'number',

@@ -3,10 +3,10 @@
 // A leftover is what kvlane made and nobody will use any more once it is old enough: a temporary, a file that waits to be overwritten, a
 // damaged file that was set aside. Whatever has not exactly a name of kvlane's is foreign: told, never removed.
 import type { ListEntry } from '../../../protocol/messages.ts';
-import { ASIDE_FILE, BLOCK_FILE, DRAFT_OF_LEASE_FILE, DRAFT_OF_RECORD_FILE, LEASE_FILE, NAMESPACE_NAME, RECORD_FILE, TEMPORARY_FILE, WRITER_NAME } from '../../../protocol/store_paths.ts';
+import { ASIDE_FILE, BLOCK_FILE, DRAFT_OF_LEASE_FILE, DRAFT_OF_RECORD_FILE, LEASE_FILE, NAMESPACE_NAME, PROBE_DIRECTORY, PROBE_FILE, RECORD_FILE, SIGN_FILE, TEMPORARY_FILE, WRITER_NAME } from '../../../protocol/store_paths.ts';
 
 /** A draft is a record or a lease that has not got its name yet: small, and never read. */
-export type Kind = 'block' | 'temporary' | 'recycled' | 'aside' | 'record' | 'lease' | 'draft' | 'directory' | 'foreign';
+export type Kind = 'block' | 'temporary' | 'recycled' | 'aside' | 'record' | 'lease' | 'sign' | 'draft' | 'probe' | 'directory' | 'foreign';
 
 export interface Found {
   /** Below the root. */
@@ -43,7 +43,10 @@ export function found(directory: string, entry: ListEntry): Found {
     case 'namespaces':
       return DRAFT_OF_RECORD_FILE.test(entry.name) ? here(DRAFT_OF_RECORD_FILE, 'draft') : here(RECORD_FILE, 'record');
     case 'collector':
+      if (SIGN_FILE.test(entry.name)) return here(SIGN_FILE, 'sign');
       return DRAFT_OF_LEASE_FILE.test(entry.name) ? here(DRAFT_OF_LEASE_FILE, 'draft') : here(LEASE_FILE, 'lease');
+    case 'probe':
+      return second === '' && PROBE_DIRECTORY.test(entry.name) ? here(PROBE_DIRECTORY, 'directory', 'directory') : here(PROBE_FILE, 'probe');
     default:
       return { ...at, kind: 'foreign' };
   }

@@ -42,17 +42,22 @@ export async function* namespaces(store: Lists): AsyncGenerator<Found> {
 
 /** Files waiting to be overwritten, of every writer, and damaged ones that were set aside. */
 export async function* besides(store: Lists): AsyncGenerator<Found> {
-  for await (const writer of inside(store, 'recycle')) {
-    if (writer.kind === 'directory') yield* inside(store, writer.path);
-    else yield writer;
-  }
+  yield* twoDeep(store, 'recycle');
   yield* inside(store, 'aside');
+}
+
+async function* twoDeep(store: Lists, directory: string): AsyncGenerator<Found> {
+  for await (const one of inside(store, directory)) {
+    if (one.kind === 'directory') yield* inside(store, one.path);
+    else yield one;
+  }
 }
 
 /** What is not of blocks, but small and of the store itself. */
 export async function* ofTheStore(store: Lists): AsyncGenerator<Found> {
   yield* inside(store, 'namespaces');
   yield* inside(store, 'collector');
+  yield* twoDeep(store, 'probe');
 }
 
 /** All that kvlane may have left behind: temporaries too, for which every directory of blocks is looked through. */

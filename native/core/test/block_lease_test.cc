@@ -7,9 +7,11 @@
 #include <atomic>
 #include <cerrno>
 #include <filesystem>
+#include <functional>
 #include <set>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "../json_text.h"
 #include "../paths.h"
@@ -83,9 +85,9 @@ TEST("a lease is looked at, taken, renewed and left; the next one takes the next
     const Result left = look(store);
     CHECK(number(left) == "1" && field(left, "content") == "left");
     CHECK_EQUAL(take(store, 2, "host b").status, Status::ok);
-    CHECK((names(store) == std::set<std::string>{"1", "2"}));
+    CHECK((names(store) == std::set<std::string>{"1", "2", "made", "want"}));
     CHECK_EQUAL(take(store, 3, "host c").status, Status::ok);
-    CHECK((names(store) == std::set<std::string>{"2", "3"}));
+    CHECK((names(store) == std::set<std::string>{"2", "3", "made", "want"}));
     CHECK(store.leftovers().empty());
 }
 
@@ -109,7 +111,7 @@ TEST("a number that is taken, or lower than the highest, is fenced, and so is ev
     for (const uint64_t n : {uint64_t{4}, uint64_t{6}}) {
         CHECK(renew(store, n).status == Status::fenced && leave(store, n).status == Status::fenced);
     }
-    CHECK((names(store) == std::set<std::string>{"5"}));
+    CHECK((names(store) == std::set<std::string>{"5", "made", "want"}));
     CHECK_EQUAL(TestStore::contents(at(store, "5")), std::string("me"));
     CHECK_EQUAL(take(store, 6, "another").status, Status::ok);
     const Result result = renew(store, 5);
@@ -152,7 +154,7 @@ TEST("of many who take the same number one has it, and what the others hear is f
     }
     for (std::thread& thread : threads) thread.join();
     CHECK(took == 1 && fenced == 5);
-    CHECK((names(store) == std::set<std::string>{"9"}));
+    CHECK((names(store) == std::set<std::string>{"9", "made", "want"}));
     CHECK(store.leftovers().empty());
 }
 
@@ -245,7 +247,7 @@ TEST("a take that others went past while it was stuck is fenced and leaves no nu
     };
     const Result result = take(store, 8);
     CHECK(result.status == Status::fenced && number(result) == "10");
-    CHECK((names(store) == std::set<std::string>{"9", "10"}));
+    CHECK((names(store) == std::set<std::string>{"9", "10", "made", "want"}));
     other.close_roots();
 }
 
@@ -253,9 +255,12 @@ TEST("what was begun and never published goes after ten minutes by the file syst
     TestStore store;
     take(store, 1);
     TestStore::write_file(at(store, "2.0123456789abcdef-1.tmp"), "young");
-    TestStore::write_file(at(store, "x.tmp"), "also");
+    TestStore::write_file(at(store, "999999999999999.0123456789abcdef-18446744073709551615.tmp"), "also");
+    std::set<std::string> theirs = {"x.tmp", "2.tmp", "02.0123456789abcdef-1.tmp", "2.0123456789abcde-1.tmp", "2.0123456789abcdeF-1.tmp", "2.0123456789abcdef-.tmp",
+                                    "2.0123456789abcdef-123456789012345678901.tmp", "2.0123456789abcdef-x.tmp", "2.0123456789abcdef.tmp", "1000000000000000.0123456789abcdef-1.tmp", "2.0123456789abcdef-1.tmp2", "want.0123456789abcdef-1.tmp"};
+    for (const std::string& name : theirs) TestStore::write_file(at(store, name), "somebody's");
     CHECK_EQUAL(take(store, 2).status, Status::ok);
-    CHECK(names(store).size() == 4);  // both are young
+    CHECK(names(store).size() == 6 + theirs.size());  // both are young
     // A time of change cannot be set; so the new lease is from the future.
     store.files.forget();
     const auto op = lease(store, LeaseAction::take, 3, "me");
@@ -267,7 +272,8 @@ TEST("what was begun and never published goes after ten minutes by the file syst
         return std::nullopt;
     };
     CHECK_EQUAL(store.run(op).status, Status::ok);
-    CHECK((names(store) == std::set<std::string>{"2", "3"}));
+    theirs.insert({"2", "3", "made", "want"});
+    CHECK(names(store) == theirs);  // what has not exactly the name of one stays
 }
 
 TEST("whatever lies in collector/, a look says the highest number, follows nothing and waits for nothing") {
@@ -347,6 +353,7 @@ TEST("every call of a take, a renewal, a leaving and a look may fail or lose its
                     TestStore store;
                     take(store, 6, "six");
                     take(store, 7, "seven");
+                    for (const char* sign : {"want", "made"}) std::filesystem::remove(at(store, sign));
                     const size_t descriptors = TestStore::open_descriptors();
                     store.files.forget();
                     more = false;
@@ -434,5 +441,121 @@ TEST("a lease operation that is abandoned before the name changes leaves all as 
             CHECK(store.leftovers().empty());
         }
         CHECK(!more);
+    }
+}
+
+namespace {
+
+Result listen(TestStore& store, const std::string& sign) { return store.run(lease(store, LeaseAction::listen, 0, sign)); }
+Result tell(TestStore& store, const std::string& sign) { return store.run(lease(store, LeaseAction::tell, 0, sign)); }
+
+}  // namespace
+
+TEST("a sign is made with the lease, heard by its time, and changed by whoever tells it") {
+    TestStore store;
+    for (const std::string sign : {"want", "made"}) {
+        CHECK(listen(store, sign).status == Status::ok && field(listen(store, sign), "modified_ns") == "0");
+        const Result none = tell(store, sign);
+        CHECK(none.status == Status::io_error && none.error == ENOENT);  // nobody would hear it
+    }
+    CHECK(names(store).empty());
+    take(store, 1);
+    for (const std::string sign : {"want", "made"}) {
+        TestStore::set_modified(at(store, sign), 1'000);
+        const std::string before = field(listen(store, sign), "modified_ns");
+        CHECK(before != "0");
+        CHECK_EQUAL(tell(store, sign).status, Status::ok);
+        CHECK(field(listen(store, sign), "modified_ns") != before);
+        CHECK_EQUAL(field(listen(store, sign), "modified_ns"), std::to_string(modified_ns(at(store, sign))));
+        CHECK(std::filesystem::file_size(at(store, sign)) == 0);
+    }
+    for (const std::string other : {"", "1", "../want", "wants"}) {
+        for (const LeaseAction action : {LeaseAction::listen, LeaseAction::tell}) {
+            const Result result = store.run(lease(store, action, 0, other));
+            CHECK(result.status == Status::io_error && result.error == EINVAL && result.phase == Phase::queue);
+        }
+    }
+}
+
+TEST("a sign that is gone, or could not be made for want of room, is made by the next renewal; the lease does not depend on it") {
+    size_t without = 0;
+    for (size_t failing = 0; failing < 40; failing++) {
+        TestStore store;
+        look(store);  // the root is open
+        store.files.forget();
+        store.files.instead = [&](size_t call, const std::string& name) -> std::optional<int64_t> {
+            if (call == failing && name == "create") return -ENOSPC;
+            return std::nullopt;
+        };
+        const Result took = take(store, 1);
+        store.files.forget();
+        if (took.status != Status::ok || names(store).size() == 3) continue;
+        without++;
+        CHECK((names(store) == std::set<std::string>{"1", "made"} || names(store) == std::set<std::string>{"1", "want"}));
+        CHECK_EQUAL(renew(store, 1).status, Status::ok);
+        CHECK((names(store) == std::set<std::string>{"1", "made", "want"}));
+    }
+    CHECK_EQUAL(without, size_t{2});
+}
+
+TEST("whatever stands in the place of a sign is not followed, not waited for, not changed, and never heard") {
+    const std::vector<std::pair<const char*, std::function<void(const std::string&)>>> things = {
+        {"a directory", [](const std::string& path) { std::filesystem::create_directory(path); }},
+        {"a FIFO", [](const std::string& path) { CHECK(mkfifo(path.c_str(), 0600) == 0); }},
+        {"a link", [](const std::string& path) { CHECK(symlink("../elsewhere", path.c_str()) == 0); }},
+        {"a link to nothing", [](const std::string& path) { CHECK(symlink("../nothing", path.c_str()) == 0); }},
+        {"another name of a file", [](const std::string& path) { std::filesystem::create_hard_link(std::filesystem::path(path).parent_path().parent_path() / "elsewhere", path); }},
+        {"a file with something in it", [](const std::string& path) { TestStore::write_file(path, "x"); }},
+    };
+    for (const auto& [what, put] : things) {
+        for (const std::string sign : {"want", "made"}) {
+            TestStore store;
+            TestStore::write_file(store.root + "/elsewhere", "");
+            TestStore::set_modified(store.root + "/elsewhere", 1'000);
+            const uint64_t then = modified_ns(store.root + "/elsewhere");
+            std::filesystem::create_directory(store.root + "/collector");
+            put(at(store, sign));
+            struct stat before = {};
+            CHECK(lstat(at(store, sign).c_str(), &before) == 0);
+            CHECK_EQUAL(take(store, 1).status, Status::ok);
+            CHECK_EQUAL(renew(store, 1).status, Status::ok);
+            const Result heard = listen(store, sign);
+            CHECK(heard.status == Status::ok ? field(heard, "modified_ns") == "0" : heard.status == Status::io_error && heard.error == ELOOP);
+            CHECK_EQUAL(tell(store, sign).status, Status::io_error);
+            struct stat after = {};
+            CHECK(lstat(at(store, sign).c_str(), &after) == 0);
+            CHECK(before.st_ino == after.st_ino && before.st_mtim.tv_sec == after.st_mtim.tv_sec && before.st_mtim.tv_nsec == after.st_mtim.tv_nsec);
+            CHECK(modified_ns(store.root + "/elsewhere") == then && !std::filesystem::exists(store.root + "/nothing"));
+        }
+    }
+}
+
+TEST("a sign that may not be opened, and every call of it that fails or loses its answer, is an error of that alone: nothing is left open") {
+    for (const LeaseAction action : {LeaseAction::listen, LeaseAction::tell}) {
+        for (const bool lost : {false, true}) {
+            for (const int error : {EIO, ENOSPC, EDQUOT, EACCES}) {
+                bool more = true;
+                for (size_t failing = 0; more && failing < 10; failing++) {
+                    TestStore store;
+                    take(store, 1);
+                    const size_t descriptors = TestStore::open_descriptors();
+                    store.files.forget();
+                    more = false;
+                    const auto answer = [&](size_t call, const std::string&) -> std::optional<int64_t> {
+                        if (call != failing) return std::nullopt;
+                        more = true;
+                        return -error;
+                    };
+                    if (lost) store.files.after = answer;
+                    else store.files.instead = answer;
+                    const Result result = store.run(lease(store, action, 0, "want"));
+                    store.files.forget();
+                    CHECK(TestStore::open_descriptors() == descriptors);
+                    if (result.status != Status::ok) CHECK(result.error == error && result.status == (error == ENOSPC || error == EDQUOT ? Status::no_space : Status::io_error));
+                    CHECK((names(store) == std::set<std::string>{"1", "made", "want"}));
+                }
+                CHECK(!more);
+            }
+        }
     }
 }

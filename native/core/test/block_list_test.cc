@@ -89,7 +89,7 @@ TEST("each directory of a store can be listed, and one that is not there is not 
 TEST("only directories of a store are listed, whatever the path says") {
     TestStore store;
     for (const char* path : {"", ".", "..", "/", "blocks/", "/blocks", "blocks/..", "blocks/../..", "blocks//aa", "blocks/a/b/c", "recycle/w/x", "aside/x", "namespaces/x", "collector/x",
-                             "probe", "kvlane.json", "blocksx"}) {
+                             "probe/0/x", "kvlane.json", "blocksx"}) {
         const Result result = store.run(list(store, path));
         CHECK(result.status == Status::io_error && result.error == EINVAL && result.phase == Phase::queue);
         CHECK(result.text.find("not a directory of a store") == 0);
