@@ -177,13 +177,15 @@ void submit(const Info& info) {
     hand_over(info, target, {operation_from_js(core(info), info[1], target.options().lane_class)});
 }
 
-// Lanes begin with the first blocks of a large task while the later ones are unpacked.
-constexpr size_t blocks_at_once = 64;
+// Lanes begin with the first blocks of a large task while the later ones are unpacked. Each piece wakes the lanes that have come to the end of the
+// one before; lanes take longer than unpacking, so the pieces grow.
+constexpr size_t blocks_at_first = 64;
+constexpr size_t growth = 4;
 
 void submit_blocks(const Info& info) {
     LanePool& target = open_pool(info);
     PackedBlocks blocks(core(info), info[1], info[2], info[3], target.options().lane_class);
-    while (blocks.left() > 0) hand_over(info, target, blocks.take(blocks_at_once));
+    for (size_t most = blocks_at_first; blocks.left() > 0; most *= growth) hand_over(info, target, blocks.take(most));
 }
 
 Napi::Value abandon(const Info& info) {

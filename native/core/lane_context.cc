@@ -57,8 +57,7 @@ void LaneContext::prepare_thread() {
 bool LaneContext::still_wanted(const Operation& operation) const { return operation.may_start_call(now_us()); }
 
 template <typename Call>
-int64_t LaneContext::watched(Operation& operation, Phase phase, Syscall name, Call&& call) {
-    const uint64_t begun_us = now_us();
+int64_t LaneContext::watched(Operation& operation, Phase phase, Syscall name, uint64_t begun_us, Call&& call) {
     word_.enter(phase, name, begun_us);
     const int64_t result = call();
     word_.leave();
@@ -68,8 +67,9 @@ int64_t LaneContext::watched(Operation& operation, Phase phase, Syscall name, Ca
 
 template <typename Call>
 int64_t LaneContext::guarded(Operation& operation, Phase phase, Syscall name, Call&& call) {
-    if (!still_wanted(operation)) return -call_refused;
-    const int64_t result = watched(operation, phase, name, call);
+    const uint64_t begun_us = now_us();
+    if (!operation.may_start_call(begun_us)) return -call_refused;
+    const int64_t result = watched(operation, phase, name, begun_us, call);
     suspect_root(operation, result);
     return result;
 }
@@ -153,27 +153,27 @@ int LaneContext::room(Operation& operation, int fd, FileSystemRoom& out) {
 }
 
 int LaneContext::drop_direct(Operation& operation, int fd) {
-    return as_int(watched(operation, Phase::open, Syscall::fcntl, [&] { return file_system_.drop_direct(fd); }));
+    return as_int(watched(operation, Phase::open, Syscall::fcntl, now_us(), [&] { return file_system_.drop_direct(fd); }));
 }
 
 int LaneContext::unlink_own(Operation& operation, int directory, const char* name) {
-    return as_int(watched(operation, Phase::unlink, Syscall::unlinkat, [&] { return file_system_.unlink(directory, name); }));
+    return as_int(watched(operation, Phase::unlink, Syscall::unlinkat, now_us(), [&] { return file_system_.unlink(directory, name); }));
 }
 
 int LaneContext::rename_back(Operation& operation, int from_directory, const char* from, int to_directory, const char* to, uint32_t flags) {
-    return as_int(watched(operation, Phase::rename, Syscall::renameat2,
+    return as_int(watched(operation, Phase::rename, Syscall::renameat2, now_us(),
                           [&] { return file_system_.rename(from_directory, from, to_directory, to, flags); }));
 }
 
 int LaneContext::link_back(Operation& operation, int from_directory, const char* from, int to_directory, const char* to) {
-    const int linked = as_int(watched(operation, Phase::rename, Syscall::linkat,
+    const int linked = as_int(watched(operation, Phase::rename, Syscall::linkat, now_us(),
                                       [&] { return file_system_.link(from_directory, from, to_directory, to); }));
     return linked < 0 ? linked : unlink_own(operation, from_directory, from);
 }
 
 int LaneContext::close(Operation& operation, int fd) {
     closed(fd);  // also when it fails: the number is free then, too
-    return as_int(watched(operation, Phase::close, Syscall::close, [&] { return file_system_.close(fd); }));
+    return as_int(watched(operation, Phase::close, Syscall::close, now_us(), [&] { return file_system_.close(fd); }));
 }
 
 int LaneContext::opened(int fd) {
@@ -206,8 +206,8 @@ int64_t LaneContext::transfer(Operation& operation, const Transfer& t) {
 
 Status LaneContext::open_root(Operation& operation, Root*& out, bool afresh) {
     Result& result = operation.result;
-    const std::optional<std::string> expected = operation.mount->store_id();
     Root& root = roots_.of(operation.mount);
+    const uint64_t identity = operation.mount->identity();
     const auto refuse = [&](Status status, int error, Phase phase, std::string text) {
         result.status = status;
         result.error = error < 0 && error != -call_refused ? -error : 0;
@@ -215,10 +215,11 @@ Status LaneContext::open_root(Operation& operation, Root*& out, bool afresh) {
         result.text = std::move(text);
         return status;
     };
-    if (!afresh && root.fd >= 0 && !root.suspect && root.generation >= operation.root_generation && expected == root.store_id) {
+    if (!afresh && root.fd >= 0 && !root.suspect && root.generation >= operation.root_generation && root.identity == identity) {
         out = &root;
         return Status::ok;
     }
+    const std::optional<std::string> expected = operation.mount->store_id();
     // Only a probe goes on before the store was identified.
     if (!expected && !afresh) return refuse(Status::wrong_store, 0, Phase::open, "the store of this mount has not been identified yet");
 
@@ -253,7 +254,7 @@ Status LaneContext::open_root(Operation& operation, Root*& out, bool afresh) {
     if (root.fd >= 0) close(operation, root.fd);
     root = Root{};
     root.generation = operation.root_generation;
-    root.store_id = found.store_id;
+    root.identity = expected ? identity : 0;
     root.fd = fd;
     closed(fd);  // the cache's from here on
     out = &root;

@@ -33,7 +33,7 @@ struct Root {
     int fd = -1;
     uint32_t generation = 0;       // the operation's root_generation under which the store id was compared
     bool suspect = false;          // a call on it said that the mount is gone or ill: open it by path again
-    std::string store_id;          // as read through `fd`
+    uint64_t identity = 0;         // the mount's, when the store id read through `fd` was found to be that one; 0: it was not compared
     bool direct_refused = false;   // the file system does not take O_DIRECT
     bool noatime_refused = false;  // the files belong to somebody else
 };
@@ -117,7 +117,7 @@ class LaneContext {
 
   private:
     template <typename Call>
-    int64_t watched(Operation& operation, Phase phase, Syscall name, Call&& call);
+    int64_t watched(Operation& operation, Phase phase, Syscall name, uint64_t begun_us, Call&& call);
     template <typename Call>
     int64_t guarded(Operation& operation, Phase phase, Syscall name, Call&& call);  // watched, if still wanted
 

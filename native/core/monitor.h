@@ -19,6 +19,14 @@ class Monitor {
         pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
         pthread_cond_init(&condition_, &attributes);
         pthread_condattr_destroy(&attributes);
+        // Held for a few hundred instructions: to look again for that long costs less than to sleep and be woken.
+        pthread_mutexattr_t kind;
+        pthread_mutexattr_init(&kind);
+#ifdef PTHREAD_ADAPTIVE_MUTEX_INITIALIZER_NP  // glibc's
+        pthread_mutexattr_settype(&kind, PTHREAD_MUTEX_ADAPTIVE_NP);
+#endif
+        pthread_mutex_init(&mutex_, &kind);
+        pthread_mutexattr_destroy(&kind);
     }
     ~Monitor() {
         pthread_cond_destroy(&condition_);
@@ -41,7 +49,7 @@ class Monitor {
     void wake_all() { pthread_cond_broadcast(&condition_); }
 
   private:
-    pthread_mutex_t mutex_ = PTHREAD_MUTEX_INITIALIZER;
+    pthread_mutex_t mutex_;
     pthread_cond_t condition_;
 };
 

@@ -29,8 +29,12 @@ struct Mount {
     }
     void set_store_id(std::optional<std::string> store_id) {
         std::lock_guard<std::mutex> hold(mutex_);
+        if (store_id == store_id_) return;
         store_id_ = std::move(store_id);
+        identity_.fetch_add(1, std::memory_order_release);
     }
+    // Another number for another store id: what was verified under this one is right without a look at the id. Read it first.
+    uint64_t identity() const { return identity_.load(std::memory_order_acquire); }
 
     // A number that no other probe of this mount has just now. Beyond `probe_places_max` at once, the last is shared.
     unsigned take_probe_place() {
@@ -52,6 +56,7 @@ struct Mount {
     std::atomic<uint64_t> probe_places_ = 0;
     mutable std::mutex mutex_;  // never held during a system call
     std::optional<std::string> store_id_;
+    std::atomic<uint64_t> identity_{1};
 };
 
 }  // namespace kvlane

@@ -81,22 +81,6 @@ void RecyclePool::put_back(const Recyclable& file) {
     bytes_ += file.file_bytes;
 }
 
-void RecyclePool::load_begins(uint64_t origin) {
-    std::lock_guard<std::mutex> hold(mutex_);
-    loading_.insert(origin);
-}
-
-void RecyclePool::load_ends(uint64_t origin) {
-    std::lock_guard<std::mutex> hold(mutex_);
-    const auto one = loading_.find(origin);
-    if (one != loading_.end()) loading_.erase(one);
-}
-
-bool RecyclePool::loading(uint64_t origin) const {
-    std::lock_guard<std::mutex> hold(mutex_);
-    return loading_.contains(origin);
-}
-
 RecyclePool::Figures RecyclePool::figures() const {
     std::lock_guard<std::mutex> hold(mutex_);
     return {files_in_.size(), bytes_, recycled_, kept_, dropped_, lost_};

@@ -9,13 +9,13 @@
 // in here. Names and numbers only; no call is made under the mutex.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <mutex>
 #include <optional>
-#include <unordered_set>
 
 namespace kvlane {
 
@@ -78,10 +78,12 @@ class RecyclePool {
     void count_dropped() { ++dropped_; }
     Figures figures() const;
 
-    // Keys that are being loaded, by origin: such a block's file stays where it is.
-    void load_begins(uint64_t origin);
-    void load_ends(uint64_t origin);
-    bool loading(uint64_t origin) const;
+    // Keys that are being loaded, by origin: such a block's file stays where it is. Counted in so many places, without the mutex, which
+    // every load would take twice; so another key in the same place is taken for one of them, and its file stays as well.
+    static constexpr size_t loading_places = 2048;  // two pages; many more than loads under way, but for a mount that hangs
+    void load_begins(uint64_t origin) { loading_[origin % loading_places].fetch_add(1); }
+    void load_ends(uint64_t origin) { loading_[origin % loading_places].fetch_sub(1); }
+    bool loading(uint64_t origin) const { return loading_[origin % loading_places].load() != 0; }
 
     // RENAME_EXCHANGE, without which a replaced file cannot be had.
     bool exchanges() const { return exchanges_.load(std::memory_order_relaxed); }
@@ -99,7 +101,7 @@ class RecyclePool {
     std::deque<Recyclable> files_in_;  // oldest first
     uint64_t files_ = 0;               // with reserved places
     uint64_t bytes_ = 0;
-    std::unordered_multiset<uint64_t> loading_;
+    std::array<std::atomic<uint32_t>, loading_places> loading_{};
 };
 
 }  // namespace kvlane

@@ -181,6 +181,24 @@ TEST("a lane keeps its root until a larger generation, then compares again, and 
     store.lane->close_roots();
 }
 
+TEST("a lane keeps its root when its mount is told the same store, and compares again when it is told another or none") {
+    TestStore store;
+    Memory memory(4096);
+    const auto id = store.mount->store_id();
+    store.run(store.store(key, memory));
+    store.mount->set_store_id(id);
+    store.files.forget();
+    CHECK(store.run(store.load(key, memory)).status == Status::ok);
+    CHECK(store.files.count("open_root") == 0);
+    store.mount->set_store_id(std::string(32, '0'));
+    CHECK(store.run(store.load(key, memory)).status == Status::wrong_store);
+    CHECK(store.files.count("open_root") == 1);
+    store.mount->set_store_id(id);
+    CHECK(store.run(store.load(key, memory)).status == Status::ok);
+    store.mount->set_store_id(std::nullopt);
+    CHECK(store.run(store.load(key, memory)).status == Status::wrong_store);
+}
+
 TEST("an error that accuses the mount makes the lane open the root again") {
     TestStore store;
     Memory memory(4096);

@@ -148,3 +148,15 @@ TEST("the pool has limits, and a size that nobody stores any more gives way") {
     store.run(store.remove("bb02"));  // the others fill the bytes
     CHECK(store.figures().bytes <= 8 * 16'384 && store.in_order());
 }
+
+TEST("a key counts as loaded until its last load is over, and so does another key in the same place") {
+    RecyclePool pool;
+    pool.load_begins(5);
+    pool.load_begins(5);
+    CHECK(pool.loading(5) && pool.loading(5 + RecyclePool::loading_places));
+    CHECK(!pool.loading(4) && !pool.loading(4 + RecyclePool::loading_places));
+    pool.load_ends(5);
+    CHECK(pool.loading(5));
+    pool.load_ends(5);
+    CHECK(!pool.loading(5) && !pool.loading(5 + RecyclePool::loading_places));
+}
