@@ -19,6 +19,7 @@ const TOUCH_REST_US = 100_000;
 
 /** However hasty a test: a call on a busy machine. */
 const HASTY_CALL_US_MIN = 1_000_000;
+/** And so many looks at signs a second, not a thousand. */
 const HASTY_LISTEN_US_MIN = 10_000;
 
 export interface CapacityDeps extends LaneDeps {

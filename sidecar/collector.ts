@@ -225,6 +225,7 @@ export class Collector implements Alarm {
     const obstacle = this.#deps.lane.obstacle();
     if (obstacle !== '') {
       this.#endPass(nowUs, obstacle);
+      this.#wanting.ends();
       this.#urging.tell(false, nowUs);
       this.#reason = obstacle;
       this.#wakeAt(nowUs + this.#times.everyUs);
@@ -240,8 +241,7 @@ export class Collector implements Alarm {
       this.#endPass(nowUs, 'the lease ended');
       const asks = this.#urging.isAwaited && this.#lease.isAnothers(nowUs);
       if (!asks) {
-        this.#urging.tell(false, nowUs);
-        this.#wanting.ends();
+        this.#wantEnds(false, nowUs);
         this.#wakeAt(this.#leaseDueUs);
         return;
       }
@@ -346,6 +346,7 @@ export class Collector implements Alarm {
     if (step.action === 'take') {
       this.#reason = '';
       this.#hearing.begins();
+      this.#wanting.ends();
       this.#nextPassUs = nowUs;
       this.#deps.say('info', 'collects', { lease_number: step.number, before });
     }
@@ -354,17 +355,27 @@ export class Collector implements Alarm {
   #signAnswered(ask: SignAsk, answer: AskAnswer, nowUs: number): void {
     const toldNs = answer.status === 'ok' ? (readLease(answer.text)?.modifiedNs ?? null) : null;
     if (isOfHolder(ask)) {
-      if (this.#hearing.answered(ask, toldNs, nowUs) && this.#lease.holds(nowUs)) this.#urgeOwn(null, nowUs);
+      if (answer.status !== 'ok') this.#reason = `of stores on other sidecars that find no room nothing is heard: ${answer.why}`;
+      const wants = this.#hearing.answered(ask, toldNs, nowUs) && this.#lease.holds(nowUs);
+      if (wants && !this.#urgeOwn(null, nowUs)) this.#hearing.owes();
       return;
     }
-    const madeRoom = this.#wanting.answered(ask, toldNs, nowUs);
-    if (madeRoom !== null) this.#urging.tell(madeRoom, nowUs);
+    const tryAgain = this.#wanting.answered(ask, toldNs, nowUs);
+    if (tryAgain !== null) this.#wantEnds(tryAgain, nowUs);
+  }
+
+  #wantEnds(tryAgain: boolean, nowUs: number): void {
+    const wasTold = this.#wanting.ends();
+    if (wasTold && !tryAgain) this.#urging.retried(false, nowUs); // nobody answers: not so soon again
+    this.#urging.tell(tryAgain, nowUs);
   }
 
   #giveBack(nowUs: number): void {
     if (this.#inHand !== null) return;
     const done = this.#leaving!;
     if (this.#lease.holds(nowUs) && this.#deps.lane.obstacle() === '') {
+      const owed = this.#hearing.last();
+      if (owed !== null) return this.#ask(owed, nowUs);
       const number = this.#lease.number;
       this.#lease.fenced();
       this.#ask({ kind: 'lease', step: { action: 'leave', number, text: '' } }, nowUs);
@@ -503,11 +514,12 @@ export class Collector implements Alarm {
     const pass = this.#pass;
     this.#pass = null;
     if (pass !== null && pass.evicted > 0) this.#deps.say('info', 'collected', this.#told(pass, nowUs));
+    if (pass?.urged === true) this.#hearing.owes();
     this.#urging.tell(pass !== null && pass.urged && pass.evicted > 0, nowUs);
   }
 
   #urgedPassTells(madeRoom: boolean, nowUs: number): void {
-    if (madeRoom) this.#hearing.owes(); // also where nobody was heard: they may be about to be
+    this.#hearing.owes(); // also where nobody was heard: they may be about to be
     this.#urging.tell(madeRoom, nowUs);
   }
 

@@ -4,7 +4,8 @@
 //   who collects:  listens to `want` each second ─► changed: a pass ─► tells `made`
 //
 // Only that a time changed counts, never what it says: no clocks are compared. A change between two of its looks is one want, however many
-// told it; and what was told before it collected it has not heard. Whoever is not answered has lost nothing but the wait.
+// told it; and what was told before it collected it has not heard. A want for which no pass begins, or whose pass made no room, is answered all
+// the same: the store that is tried once more finds what others made, or that there is none, and its slots are not held until its deadline.
 
 /** How often the one that collects listens: a store's deadline is a few seconds, a look is an open, a stat and a close. */
 export const LISTEN_EVERY_US = 1_000_000;
@@ -35,6 +36,7 @@ export class Hearing {
   #times: SignTimes;
   #want = '';
   #listenUs = 0;
+  #heardUs = -Infinity;
   #owes = false;
   #toldUs = -Infinity;
 
@@ -54,9 +56,14 @@ export class Hearing {
     return this.#owes ? Math.min(this.#tellUs(), this.#listenUs) : this.#listenUs;
   }
 
-  /** Room was made for those that are heard. */
+  /** Those that are heard are to try again. */
   owes(): void {
     this.#owes = true;
+  }
+
+  /** What is still owed where the lease is given back. */
+  last(): SignAsk | null {
+    return this.#owes ? { kind: 'sign', action: 'tell', sign: 'made' } : null;
   }
 
   next(nowUs: number): SignAsk | null {
@@ -64,7 +71,7 @@ export class Hearing {
     return nowUs >= this.#listenUs ? { kind: 'sign', action: 'listen', sign: 'want' } : null;
   }
 
-  /** `toldNs`: null where the call failed. True: somebody wants room, and did not at the last look. */
+  /** `toldNs`: null where the call failed. True: somebody wants room, and did not at the last look, which is not longer ago than he waits. */
   answered(ask: SignAsk, toldNs: string | null, nowUs: number): boolean {
     if (ask.sign === 'made') {
       this.#owes = false; // once: who does not hear it is answered at its deadline
@@ -72,9 +79,13 @@ export class Hearing {
       return false;
     }
     this.#listenUs = nowUs + this.#times.listenUs;
-    const before = this.#want;
-    if (toldNs !== null) this.#want = toldNs;
-    return before !== '' && toldNs !== null && toldNs !== before && toldNs !== NEVER;
+    if (toldNs === null) return false;
+    const wants = this.#want !== '' && toldNs !== this.#want && toldNs !== NEVER;
+    const inTime = nowUs - this.#heardUs <= this.#times.wantUs;
+    this.#want = toldNs;
+    this.#heardUs = nowUs;
+    if (wants && !inTime) this.owes(); // whoever it was has most likely gone: no pass for nobody
+    return wants && inTime;
   }
 
   // Room is made with each block that goes, and nobody listens more often.
@@ -98,10 +109,12 @@ export class Wanting {
     this.#times = times;
   }
 
-  /** Nobody waits any more, or not for this. */
-  ends(): void {
+  /** Nobody waits any more, or not for this. Whether it was told, and has had no answer. */
+  ends(): boolean {
+    const wasTold = this.#stage === 'told';
     this.#stage = 'silent';
     this.dueUs = 0;
+    return wasTold;
   }
 
   next(nowUs: number): SignAsk | null {
@@ -109,14 +122,8 @@ export class Wanting {
     return nowUs >= this.dueUs ? { kind: 'sign', action: 'listen', sign: 'made' } : null;
   }
 
-  /** Whether room was made; null: it is still waited for. */
+  /** Whether to try again; null: it is still waited for. */
   answered(ask: SignAsk, toldNs: string | null, nowUs: number): boolean | null {
-    const madeRoom = this.#heard(ask, toldNs, nowUs);
-    if (madeRoom !== null) this.ends();
-    return madeRoom;
-  }
-
-  #heard(ask: SignAsk, toldNs: string | null, nowUs: number): boolean | null {
     if (toldNs === null || toldNs === NEVER) return false; // nobody could answer
     if (ask.sign === 'want') {
       this.told += 1;

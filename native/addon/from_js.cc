@@ -36,7 +36,7 @@ LeaseAction lease_action_from_js(Napi::Env env, std::string_view word) {
     for (LeaseAction action : {LeaseAction::look, LeaseAction::take, LeaseAction::renew, LeaseAction::leave, LeaseAction::listen, LeaseAction::tell}) {
         if (word == lease_action_name(action)) return action;
     }
-    throw misuse(env, "submit: action must be look, take, renew or leave, got " + std::string(word));
+    throw misuse(env, "submit: action must be look, take, renew, leave, listen or tell, got " + std::string(word));
 }
 
 // The names were decoded and checked long before; this is the last look before they become paths.

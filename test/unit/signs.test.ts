@@ -63,6 +63,12 @@ function urge(one: Collecting): Urged {
   one.turn((nowUs) => (urged.waits = one.collector.urge(urged.waiter, nowUs)));
   return urged;
 }
+/** It renews its lease, and none of its calls on signs succeeds. */
+function deafen(one: Collecting, store: CollectedStore): void {
+  const carriedOut = store.do.bind(store);
+  store.do = (ask, by, atUs) => (ask.kind === 'sign' && by === one.name ? not('io_error', 'want cannot be opened') : carriedOut(ask, by, atUs));
+}
+
 const signs = (one: Collecting): string[] => one.asked.flatMap((ask) => (ask.kind === 'sign' ? [`${ask.action} ${ask.sign}`] : []));
 
 test('a store that finds no room on a sidecar that does not collect hears of what the other one made, and the other one made it', () => {
@@ -137,14 +143,92 @@ test('a sidecar whose stores find no room all the same asks less and less often,
   expect(gaps.slice(0, 4)).toEqual([2, 4, 8, 10]);
 });
 
-test('a holder that may remove nothing answers nobody, and the wait has an end of its own', () => {
+test('a holder that may remove nothing says so soon, by what the next try of the store finds', () => {
   const { store, other, pass } = two(400); // within half
   const { heard } = urge(other);
-  pass(WANT_US / 1000 - 1_000, 100);
-  expect(heard).toEqual([]);
-  pass(2_000, 100);
-  expect(heard).toEqual([false]);
+  pass(SOON_MS);
+  expect(heard).toEqual([true]);
   expect(store.removed).toEqual([]);
+});
+
+test('a holder that hears nobody is waited for ten seconds and not longer, and then asked less and less often', () => {
+  const { store, holder, other, pass } = two();
+  deafen(holder, store);
+  const at: number[] = [];
+  while (at.length < 4) {
+    const nowMs = other.clock.nowUs() / 1000;
+    const { waits, heard } = urge(other);
+    if (waits) {
+      at.push(nowMs);
+      pass((WANT_US - ANSWER_EVERY_US) / 1000, 100);
+      expect(heard).toEqual([]);
+      pass((3 * ANSWER_EVERY_US) / 1000, 100);
+      expect(heard).toEqual([false]);
+    } else pass(5_000, 100);
+  }
+  expect(at.slice(1).map((ms, i) => Math.round((ms - at[i]!) / 60_000))).toEqual([2, 4, 8]);
+  expect(holder.picture()['reason']).toBe('of stores on other sidecars that find no room nothing is heard: want cannot be opened');
+});
+
+test('of many sidecars that find no room all the time none waits without an answer', () => {
+  const { store, holder, other, add, pass } = two(900, GIB);
+  const others = [other, add('third'), add('fourth')];
+  pass(1_000);
+  const waited: Urged[] = [];
+  for (let turn = 0; turn < 450; turn += 1) {
+    const urged = others.flatMap((one, i) => (turn % 3 === i ? [{ one, ...urge(one) }] : []));
+    pass(SOON_MS + 2_300, 100); // a store's deadline of four seconds
+    for (const { one, waits, heard, waiter } of urged) {
+      if (!waits) continue;
+      waited.push({ waits, heard, waiter });
+      one.turn((nowUs) => (heard.length === 0 ? one.collector.gaveUp(waiter) : one.collector.retried(false, nowUs)));
+    }
+  }
+  expect(waited.length).toBeGreaterThan(9);
+  expect(waited.filter(({ heard }) => heard[0] !== true)).toEqual([]);
+  expect(holder.picture()['urged']).toBeLessThanOrEqual(31);
+  expect(store.usedBytes()).toBeGreaterThanOrEqual(GIB / 2);
+});
+
+test('whoever tells a want each second gets a pass a minute, and none below half of the limit', () => {
+  const { store, holder, pass } = two(900, GIB);
+  for (let second = 0; second < 1_800; second += 1) {
+    store.signs.set('want', store.nowNs());
+    pass(1_000, 100);
+  }
+  expect(holder.picture()['urged']).toBeLessThanOrEqual(31);
+  expect(store.usedBytes()).toBe(GIB / 2);
+});
+
+test('after a suspension a want is told anew, however long ago the last one was', () => {
+  const { store, holder, other, pass } = two();
+  deafen(holder, store);
+  const first = urge(other);
+  pass(2_000);
+  expect(signs(other)).toContain('tell want');
+  other.hindrance = 'suspended';
+  pass(62_000, 100);
+  expect(first.heard).toEqual([false]);
+  other.hindrance = '';
+  const before = signs(other).length;
+  const { heard } = urge(other);
+  pass(1_000);
+  expect(signs(other).slice(before, before + 2)).toEqual(['listen made', 'tell want']);
+  expect(heard).toEqual([]);
+});
+
+test('a holder that leaves in the midst of a pass lets those try again who asked for it', () => {
+  const { store, all, holder, other, pass } = two();
+  const { heard } = urge(other);
+  while (store.removed.length < 20) pass(1);
+  let left = false;
+  holder.turn((nowUs) => holder.collector.leave(nowUs, () => (left = true)));
+  pass(10);
+  expect(left).toBe(true);
+  expect(signs(holder).at(-1)).toBe('tell made');
+  all.splice(all.indexOf(holder), 1);
+  pass(2 * (ANSWER_EVERY_US / 1000));
+  expect(heard).toEqual([true]);
 });
 
 test('a store that was answered meanwhile is waited for no longer, and nothing is asked for it any more', () => {
@@ -273,6 +357,7 @@ test('nor one that is heard by a call that took longer than the lease lasted', (
 
 test('during a suspension nothing is asked, here or there, and who waited is told', () => {
   const { store, holder, other, pass } = two();
+  pass(2_000);
   holder.hindrance = 'suspended';
   pass(20_000);
   const first = urge(other);
@@ -285,8 +370,10 @@ test('during a suspension nothing is asked, here or there, and who waited is tol
   expect([holder.asked.length, other.asked.length].every((count, i) => count <= before[i]!)).toBe(true);
   expect(store.removed).toEqual([]);
   holder.hindrance = '';
-  pass(30_000, 100); // the want is still there, and is heard by whoever has had the lease all the time
-  expect(holder.picture()['urged']).toBeLessThanOrEqual(1);
+  pass(30_000, 100); // whoever has had the lease all the time sees that somebody wanted room, and that it is too long ago for a pass
+  expect(holder.picture()).toMatchObject({ role: 'holder', urged: 0 });
+  expect(signs(holder)).toContain('tell made');
+  expect(store.removed).toEqual([]);
 });
 
 test('a holder that loses its lease while it is waited for tells its own stores, and those of others go without', () => {
@@ -302,6 +389,14 @@ test('a holder that loses its lease while it is waited for tells its own stores,
   pass(WANT_US / 1000 + 1_000, 100);
   expect(theirs.heard).toEqual([false]);
   expect(store.removed).toEqual([]);
+});
+
+test.each([[0, 1], [1, 0]])('a want is heard %s us past ten seconds after the last look: passes %s', (past, passes) => {
+  const hearing = new Hearing(SIGN_TIMES);
+  const listen: SignAsk = { kind: 'sign', action: 'listen', sign: 'want' };
+  hearing.answered(listen, '5', 0);
+  expect(hearing.answered(listen, '6', WANT_US + past)).toBe(passes === 1);
+  expect(hearing.last() !== null).toBe(passes === 0); // an answer it has all the same
 });
 
 test('a sidecar that does not know how large the file system is may ask all the same', () => {
