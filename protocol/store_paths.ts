@@ -39,6 +39,6 @@ export const DRAFT_OF_LEASE_FILE = new RegExp(`^[1-9][0-9]{0,14}\\.${UNIQUE}\\.t
 /** What probes read, and what they make and remove again. */
 export const PROBE_DIRECTORY = /^[0-9]{1,10}$/;
 export const PROBE_FILE = new RegExp(`^(?:block|${WRITER}|(?:block|probe)\\.${UNIQUE}\\.tmp)$`);
-/** Empty; its time says that a store found no room, or that some was made. */
+/** Empty; its time says that a store found no room, or that such stores are to try again. */
 export const SIGN_FILE = /^(?:want|made)$/;
 export const DRAFT_OF_IDENTITY_FILE = new RegExp(`^kvlane\\.json\\.${UNIQUE}\\.tmp$`);

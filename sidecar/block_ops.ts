@@ -250,7 +250,7 @@ export class BlockTask extends Task implements Owner, Asked {
     const block = first.index;
     if (this.#retries?.has(block) === true) return false;
     const { capacity } = this.#context;
-    const waiting: Waiting = { collector: null, done, heard: (madeRoom, atUs) => this.#heardOfRoom(block, waiting, madeRoom, atUs) };
+    const waiting: Waiting = { collector: null, done, heard: (tryAgain, atUs) => this.#heardOfRoom(block, waiting, tryAgain, atUs) };
     waiting.collector = capacity.urge(this.#mount, waiting.heard, nowUs);
     if (waiting.collector === null) return false;
     this.#operations[block] = null;
@@ -258,12 +258,12 @@ export class BlockTask extends Task implements Owner, Asked {
     return true;
   }
 
-  #heardOfRoom(block: number, waiting: Waiting, madeRoom: boolean, nowUs: number): void {
+  #heardOfRoom(block: number, waiting: Waiting, tryAgain: boolean, nowUs: number): void {
     const request = this.#request as StoreRequest;
     const group = this.#groupNow();
     const inline = request.blocks.slots[block] === null;
     const refused = group.breaker.isOpen() || (inline && this.#context.staging.left(true) === 0);
-    if (!madeRoom || refused || nowUs >= this.deadlineUs) {
+    if (!tryAgain || refused || nowUs >= this.deadlineUs) {
       this.#noRoom(block, waiting, 'NO_SPACE', nowUs);
       if (this.#pending === 0) this.#answer(nowUs);
       return;

@@ -19,7 +19,7 @@ const TOUCH_REST_US = 100_000;
 
 /** However hasty a test: a call on a busy machine. */
 const HASTY_CALL_US_MIN = 1_000_000;
-/** And so many looks at signs a second, not a thousand. */
+/** Between two looks at a sign: not a thousand of them a second. */
 const HASTY_LISTEN_US_MIN = 10_000;
 
 export interface CapacityDeps extends LaneDeps {
@@ -204,8 +204,8 @@ export function limitBytes(limit: Limit, totalBytes: number | null): number | nu
 
 function hurried(haste: number): CollectorTimes {
   const times = Object.fromEntries(Object.entries(COLLECTOR_TIMES).map(([name, us]) => [name, Math.round(us / haste)])) as unknown as CollectorTimes;
-  const { callUs, everyUs, holdUs, deadUs, listenUs, answerUs } = times;
-  return { ...times, listenUs: Math.max(listenUs, HASTY_LISTEN_US_MIN), answerUs: Math.max(answerUs, HASTY_LISTEN_US_MIN), callUs: Math.max(callUs, HASTY_CALL_US_MIN), everyUs: Math.max(everyUs, HASTY_CALL_US_MIN / 20), holdUs: Math.max(holdUs, HASTY_CALL_US_MIN / 2), deadUs: Math.max(deadUs, HASTY_CALL_US_MIN) };
+  const { callUs, everyUs, holdUs, deadUs, listenUs, answerUs, wantUs } = times;
+  return { ...times, wantUs: Math.max(wantUs, HASTY_CALL_US_MIN), listenUs: Math.max(listenUs, HASTY_LISTEN_US_MIN), answerUs: Math.max(answerUs, HASTY_LISTEN_US_MIN), callUs: Math.max(callUs, HASTY_CALL_US_MIN), everyUs: Math.max(everyUs, HASTY_CALL_US_MIN / 20), holdUs: Math.max(holdUs, HASTY_CALL_US_MIN / 2), deadUs: Math.max(deadUs, HASTY_CALL_US_MIN) };
 }
 
 function randomName(): string {

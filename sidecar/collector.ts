@@ -67,6 +67,8 @@ export class Collector implements Alarm {
   /** Of passes that failed one after another. */
   #failures = 0;
   #reason = '';
+  /** Why no want of another sidecar is heard; empty: it would be. */
+  #deaf = '';
   #usedBytes: number | null = null;
   #blocks = 0;
   /** The file system's clock: what it showed, at our time. */
@@ -124,7 +126,7 @@ export class Collector implements Alarm {
     this.#wakeAt(nowUs + 1);
   }
 
-  /** A store found no room. True: `waiter` will hear whether some was made, here or by the sidecar that collects. */
+  /** A store found no room. True: `waiter` will hear whether to try again, of a pass here or from the sidecar that collects. */
   urge(waiter: Waiter, nowUs: number): boolean {
     if (this.#left || this.#deps.lane.obstacle() !== '') return false;
     if (this.#lease.holds(nowUs)) {
@@ -203,6 +205,7 @@ export class Collector implements Alarm {
   picture(nowUs: number): object {
     const limit = this.#limit.bytes();
     const holds = this.#lease.holds(nowUs);
+    const reason = this.#reason !== '' || !holds ? this.#reason : this.#deaf;
     const state = this.#pass?.stage ?? (holds ? 'idle' : 'waiting');
     return {
       limit_bytes: limit,
@@ -214,7 +217,7 @@ export class Collector implements Alarm {
       state,
       ...this.figures,
       wants: this.#wanting.told,
-      ...(this.#reason === '' ? {} : { reason: this.#reason }),
+      ...(reason === '' ? {} : { reason }),
     };
   }
 
@@ -226,7 +229,7 @@ export class Collector implements Alarm {
     if (obstacle !== '') {
       this.#endPass(nowUs, obstacle);
       this.#wanting.ends();
-      this.#urging.tell(false, nowUs);
+      this.#noPass(nowUs);
       this.#reason = obstacle;
       this.#wakeAt(nowUs + this.#times.everyUs);
       return;
@@ -241,7 +244,8 @@ export class Collector implements Alarm {
       this.#endPass(nowUs, 'the lease ended');
       const asks = this.#urging.isAwaited && this.#lease.isAnothers(nowUs);
       if (!asks) {
-        this.#wantEnds(false, nowUs);
+        this.#wanting.ends();
+        this.#urging.tell(false, nowUs);
         this.#wakeAt(this.#leaseDueUs);
         return;
       }
@@ -347,6 +351,7 @@ export class Collector implements Alarm {
       this.#reason = '';
       this.#hearing.begins();
       this.#wanting.ends();
+      this.#urging.begins(nowUs);
       this.#nextPassUs = nowUs;
       this.#deps.say('info', 'collects', { lease_number: step.number, before });
     }
@@ -355,31 +360,30 @@ export class Collector implements Alarm {
   #signAnswered(ask: SignAsk, answer: AskAnswer, nowUs: number): void {
     const toldNs = answer.status === 'ok' ? (readLease(answer.text)?.modifiedNs ?? null) : null;
     if (isOfHolder(ask)) {
-      if (answer.status !== 'ok') this.#reason = `of stores on other sidecars that find no room nothing is heard: ${answer.why}`;
-      const wants = this.#hearing.answered(ask, toldNs, nowUs) && this.#lease.holds(nowUs);
-      if (wants && !this.#urgeOwn(null, nowUs)) this.#hearing.owes();
+      if (ask.action === 'listen') this.#deaf = answer.status === 'ok' ? '' : `of stores on other sidecars that find no room nothing is heard: ${answer.why}`;
+      const wants = this.#hearing.answered(ask, toldNs, nowUs);
+      if (wants && (this.#left || !this.#lease.holds(nowUs) || !this.#urgeOwn(null, nowUs))) this.#hearing.owes();
       return;
     }
     const tryAgain = this.#wanting.answered(ask, toldNs, nowUs);
-    if (tryAgain !== null) this.#wantEnds(tryAgain, nowUs);
-  }
-
-  #wantEnds(tryAgain: boolean, nowUs: number): void {
-    const wasTold = this.#wanting.ends();
-    if (wasTold && !tryAgain) this.#urging.retried(false, nowUs); // nobody answers: not so soon again
+    if (this.#wanting.unanswered) this.#urging.retried(false, nowUs); // nobody hears it: not so soon again
+    if (tryAgain === null) return;
+    this.#wanting.ends();
     this.#urging.tell(tryAgain, nowUs);
   }
 
   #giveBack(nowUs: number): void {
     if (this.#inHand !== null) return;
     const done = this.#leaving!;
-    if (this.#lease.holds(nowUs) && this.#deps.lane.obstacle() === '') {
-      const owed = this.#hearing.last();
-      if (owed !== null) return this.#ask(owed, nowUs);
+    if (this.#deps.lane.obstacle() !== '') return done();
+    if (this.#lease.holds(nowUs)) {
       const number = this.#lease.number;
       this.#lease.fenced();
-      this.#ask({ kind: 'lease', step: { action: 'leave', number, text: '' } }, nowUs);
-    } else done();
+      return this.#ask({ kind: 'lease', step: { action: 'leave', number, text: '' } }, nowUs);
+    }
+    const owed = this.#hearing.last(); // after the lease, which is worth more
+    if (owed === null) return done();
+    this.#ask(owed, nowUs);
   }
 
   // ---- a pass ----
@@ -476,6 +480,12 @@ export class Collector implements Alarm {
 
   #fail(nowUs: number, reason: string): void {
     this.#endPass(nowUs, reason);
+    this.#noPass(nowUs);
+  }
+
+  /** For those who wait for one that has not begun. */
+  #noPass(nowUs: number): void {
+    if (this.#urging.wanted) this.#hearing.owes();
     this.#urging.tell(false, nowUs);
   }
 
@@ -514,7 +524,7 @@ export class Collector implements Alarm {
     const pass = this.#pass;
     this.#pass = null;
     if (pass !== null && pass.evicted > 0) this.#deps.say('info', 'collected', this.#told(pass, nowUs));
-    if (pass?.urged === true) this.#hearing.owes();
+    if (pass?.urged === true || this.#urging.wanted) this.#hearing.owes();
     this.#urging.tell(pass !== null && pass.urged && pass.evicted > 0, nowUs);
   }
 

@@ -81,11 +81,12 @@ export class Hearing {
     this.#listenUs = nowUs + this.#times.listenUs;
     if (toldNs === null) return false;
     const wants = this.#want !== '' && toldNs !== this.#want && toldNs !== NEVER;
-    const inTime = nowUs - this.#heardUs <= this.#times.wantUs;
+    // Else whoever it was has most likely gone, or the file was just made anew: an answer, and no pass for nobody.
+    const isTold = this.#want !== NEVER && nowUs - this.#heardUs <= this.#times.wantUs;
     this.#want = toldNs;
     this.#heardUs = nowUs;
-    if (wants && !inTime) this.owes(); // whoever it was has most likely gone: no pass for nobody
-    return wants && inTime;
+    if (wants && !isTold) this.owes();
+    return wants && isTold;
   }
 
   // Room is made with each block that goes, and nobody listens more often.
@@ -100,21 +101,23 @@ export class Wanting {
   dueUs = 0;
   /** How often it told what it wants. */
   told = 0;
+  /** The want before this one has had no answer until now: `made` is as it was then. */
+  unanswered = false;
   #times: SignTimes;
   #stage: 'silent' | 'telling' | 'told' = 'silent';
   #made = '';
+  #madeBefore = '';
   #endUs = 0;
 
   constructor(times: SignTimes) {
     this.#times = times;
   }
 
-  /** Nobody waits any more, or not for this. Whether it was told, and has had no answer. */
-  ends(): boolean {
-    const wasTold = this.#stage === 'told';
+  /** Nobody waits any more, or not for this. */
+  ends(): void {
+    if (this.#stage === 'told') this.#madeBefore = this.#made;
     this.#stage = 'silent';
     this.dueUs = 0;
-    return wasTold;
   }
 
   next(nowUs: number): SignAsk | null {
@@ -124,12 +127,15 @@ export class Wanting {
 
   /** Whether to try again; null: it is still waited for. */
   answered(ask: SignAsk, toldNs: string | null, nowUs: number): boolean | null {
+    this.unanswered = false;
     if (toldNs === null || toldNs === NEVER) return false; // nobody could answer
     if (ask.sign === 'want') {
       this.told += 1;
       this.#stage = 'told';
       this.#endUs = nowUs + this.#times.wantUs;
     } else if (this.#stage === 'silent') {
+      this.unanswered = toldNs === this.#madeBefore;
+      this.#madeBefore = '';
       this.#made = toldNs;
       this.#stage = 'telling';
       return null;

@@ -20,8 +20,8 @@ export interface UrgingTimes {
 
 export const URGING_TIMES: UrgingTimes = { urgeUs: 60_000_000, urgeMaxUs: 600_000_000 };
 
-/** Hears of the end of the pass that it urged. */
-export type Waiter = (madeRoom: boolean, nowUs: number) => void;
+/** Hears of the end of the pass that it urged: whether it is worth to try again. */
+export type Waiter = (tryAgain: boolean, nowUs: number) => void;
 
 /** What an urged pass removes of a store that is within its limit. */
 export class UrgedPortion {
@@ -66,6 +66,12 @@ export class Urging {
     return true;
   }
 
+  /** It collects from now on: how another one answered says nothing of its own passes. */
+  begins(nowUs: number): void {
+    this.#everyUs = this.#times.urgeUs;
+    this.#fromUs = Math.min(this.#fromUs, nowUs + this.#everyUs);
+  }
+
   /** A pass is wanted by somebody who still waits for it. */
   get isAwaited(): boolean {
     return this.wanted && this.#waiters.size > 0;
@@ -77,12 +83,12 @@ export class Urging {
   }
 
   /** To all that wait. */
-  tell(madeRoom: boolean, nowUs: number): void {
+  tell(tryAgain: boolean, nowUs: number): void {
     this.wanted = false;
     if (this.#waiters.size === 0) return;
     const waiters = [...this.#waiters];
     this.#waiters.clear();
-    for (const waiter of waiters) waiter(madeRoom, nowUs);
+    for (const waiter of waiters) waiter(tryAgain, nowUs);
   }
 
   /** What became of a store that was tried again. */

@@ -18,7 +18,7 @@ interface Sum {
   allocated_bytes: number;
 }
 const none = (): Sum => ({ files: 0, bytes: 0, allocated_bytes: 0 });
-const LEFT: [Kind, string][] = [['temporary', 'temporaries of stores that ended, or are under way'], ['recycled', 'waiting to be overwritten'], ['aside', 'damaged, set aside'], ['record', 'records of namespaces and generations'], ['lease', 'leases of who removes blocks for room'], ['sign', 'signs of who wants room, and that some was made'], ['draft', 'records and leases in the making, or given up'], ['probe', 'what probes read and write'], ['foreign', 'not made by kvlane']];
+const LEFT: [Kind, string][] = [['temporary', 'temporaries of stores that ended, or are under way'], ['recycled', 'waiting to be overwritten'], ['aside', 'damaged, set aside'], ['record', 'records of namespaces and generations'], ['lease', 'leases of who removes blocks for room'], ['sign', 'signs that a store wants room, and that it is to try again'], ['draft', 'records and leases in the making, or given up'], ['probe', 'what probes read and write'], ['foreign', 'not made by kvlane']];
 
 export async function df(store: Store, asked: Asked & { action: 'df' }, out: Out, namespacesMax = NAMESPACES_MAX): Promise<number> {
   const blocks = new Map<string, Sum>();

@@ -84,7 +84,7 @@ const MEANS: Record<Exclude<Kind, 'block' | 'foreign'>, [is: string, so: string]
   aside: ['a damaged block, moved out of the way by a load that found it', 'its key is free and will be stored again. Keep it while you look for the cause (disk, network, memory); then: kvlane inspect rm DIR --leftovers'],
   record: ['what a namespace holds (its fingerprint), or, with an @, that a generation of it is taken', 'leave it: without it a generation might be given out twice'],
   lease: ['which sidecar may remove blocks for room: the highest number counts', 'leave it: while it is gone, two may remove at once, and a number might be given out twice'],
-  sign: ['empty: its time says when a store found no room, or when some was made', 'leave it: without it a store that finds no room can ask nobody for some'],
+  sign: ['empty: its time says when a store found no room, or when such stores are to try again', 'leave it: without it a store that finds no room can ask nobody for some'],
   probe: ['what a sidecar reads, or writes and removes again, to find out whether the mount answers', 'leave it: it is small, and is made again'],
   draft: ['a record or a lease in the making, or given up by a sidecar that ended', 'never read, and small: leave it'],
   directory: ['a directory of the store', 'kvlane inspect ls and df say what is in it'],
