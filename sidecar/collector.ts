@@ -350,7 +350,6 @@ export class Collector implements Alarm {
     if (step.action === 'take') {
       this.#reason = '';
       this.#hearing.begins();
-      this.#wanting.ends();
       this.#urging.begins(nowUs);
       this.#nextPassUs = nowUs;
       this.#deps.say('info', 'collects', { lease_number: step.number, before });
