@@ -5,11 +5,12 @@ from __future__ import annotations
 import mmap
 import os
 import threading
+from collections.abc import Iterator
 
 import pytest
 from support import eventually
 
-from kvlane import Budgets, InvalidArgument, Options, SlotNotLeased
+from kvlane import Budgets, InvalidArgument, Options, Slot, SlotNotLeased
 from kvlane._arena import Arena, release
 from kvlane._budget import Ledger
 from kvlane._lock import Lock
@@ -92,6 +93,27 @@ def test_slots_are_released_together_each_by_its_own_state() -> None:
     assert it.free_count() == 6
     it.answered(slots[1:2], set())
     assert (slots[1].state, it.free_count()) == ("free", 7)
+
+
+def test_what_a_signal_handler_did_to_a_slot_while_others_were_answered_stays_done() -> None:
+    it = arena()
+    slots = it.lease(4, "kv0", "load") or []
+    it.send(slots)
+
+    class Handled(list[Slot]):
+        """Whoever goes through them is interrupted after the first."""
+
+        def __iter__(self) -> Iterator[Slot]:
+            for number, slot in enumerate(list.__iter__(self)):
+                yield slot
+                if number == 0 and slots[1].state == "in flight":
+                    slots[0].release()
+                    slots[1].release()
+                    it.settle_by_own_clock(slots[2])
+
+    it.answered(Handled(slots), set())
+    assert [slot.state for slot in slots] == ["free", "free", "free", "leased"]
+    assert (it.free_count(), it.quarantined_count, it.given_back, it._owed) == (7, 0, set(), set())
 
 
 def test_slots_of_several_clients_are_released_together_each_under_its_own_lock() -> None:

@@ -185,10 +185,13 @@ class Arena:
         """The sidecar's word on the slots of an answered request; `quarantined` counts them from 0."""
         if self.abandoned:
             return
-        if not quarantined and not self._owed and not self.given_back:
+        if not quarantined:
             for slot in slots:
-                slot._state = "leased"
-            return
+                if slot._state == "in flight":  # a signal handler may have come in between
+                    slot._state = "leased"
+            if not self._owed and not self.given_back:
+                return
+            slots = [slot for slot in slots if slot in self._owed or slot in self.given_back]
         for number, slot in enumerate(slots):
             give_back = slot in self.given_back
             self.given_back.discard(slot)

@@ -27,7 +27,7 @@ from ._arena import Slot
 from ._budget import SlotClass
 from ._callbacks import Callbacks
 from ._clock import now_us
-from ._corpses import ABANDONED_ARENAS_MAX, Corpses
+from ._corpses import ABANDONED_ARENAS_MAX, Corpses, ask
 from ._life import Life, Spawn
 from ._lock import Lock
 from ._notes import Notes
@@ -475,10 +475,10 @@ class Core:
             self.close_wanted = True
             self.set_state("closed", reason)
             self.corpses.prune()
-        self.corpses.leave_behind()
-        with self.lock:
+            due = self.corpses.leave_behind()
             self.callbacks.end()
             self.finished.set()
+        ask(due, lambda: None)
 
     def forget_after_fork(self) -> None:
         """In a forked child: the sidecar and its pipes are the parent's. Locks may be held by threads that are gone."""

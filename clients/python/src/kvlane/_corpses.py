@@ -6,12 +6,14 @@ closed, what is left passes to the next client of this process, so that opening 
 
 Whether the kernel still writes is asked in a thread of its own: where pages are held and nobody has them mapped any more it
 thinks for 0.16 s and longer, and neither the IO thread, which is the clock, nor anybody at the client's lock may wait for that.
+Nor for the start of such a thread, which waits for the interpreter: `ask` is called without the lock.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ._arena import Arena
@@ -22,8 +24,6 @@ ABANDONED_ARENAS_MAX = 1
 """One stuck life may keep its arena while the next one runs; a second one must wait until the kernel lets go."""
 ASK_AGAIN_US = 100_000
 """After the kernel has said that it still holds pages. Each question makes it empty a list of every core."""
-ANSWER_S = 0.5
-"""It takes 0.16 s on a machine that is not busy."""
 
 
 @dataclass
@@ -32,40 +32,37 @@ class Corpse:
     arena: Arena
     since_us: int
     reaped: bool = False
-    asking: threading.Thread | None = None  # the arena's descriptor is its own meanwhile
+    is_due: bool = False  # the kernel is to be asked
+    asking: bool = False  # it is; the arena's descriptor is the asking thread's meanwhile
     ask_us: int = 0
     is_back: bool = False
 
-    def look(self, wake: Callable[[], object]) -> bool:
-        """Whether its memory is back. Never waits; what is being asked is known at a later look."""
-        if self.is_back or not self.reaped or self.asking is not None or now_us() < self.ask_us or not self.arena.is_let_go():
+    def look(self) -> bool:
+        """Whether its memory is back. Never waits: what the kernel says is known at a later look."""
+        if self.is_back or self.asking or not self.reaped or now_us() < self.ask_us or not self.arena.is_let_go():
             return self.is_back
-        if not self.arena.outlives_process:  # then there is nothing to ask
+        if self.arena.outlives_process:
+            self.is_due = True
+        else:  # then there is nothing to ask
             self.is_back = not self.arena.kernel_holds()
-            return self.is_back
-        self.asking = threading.Thread(target=self._ask, args=(wake,), name="kvlane-corpse", daemon=True)
-        try:
-            self.asking.start()
-        except RuntimeError:  # no thread can be made just now
-            self.asking = None
-        return False
+        return self.is_back
 
-    def _ask(self, wake: Callable[[], object]) -> None:
-        self.is_back = not self.arena.kernel_holds()
+    def ask(self, wake: Callable[[], object]) -> None:
+        with contextlib.suppress(OSError):
+            self.is_back = not self.arena.kernel_holds()
         self.ask_us = now_us() + ASK_AGAIN_US
-        self.asking = None
+        self.asking = False
         if self.is_back:
             wake()
 
-    def is_left(self) -> bool:
-        """Whether it goes on to be looked at when its client is closed. Waits for the kernel's answer, and no longer than that takes."""
-        if not self.reaped:
-            return True
-        asking = self.asking
-        if asking is not None:
-            asking.join(ANSWER_S)
-            return not self.is_back
-        return not self.is_back and self.arena.kernel_holds()
+
+def ask(corpses: Iterable[Corpse], wake: Callable[[], object]) -> None:
+    """Has the kernel asked about each, in a thread of its own. `wake` is called there when the next look will find it gone."""
+    for corpse in corpses:
+        try:
+            threading.Thread(target=corpse.ask, args=(wake,), name="kvlane-corpse", daemon=True).start()
+        except Exception:  # no thread can be made just now: a later look makes it due again
+            corpse.asking = False
 
 
 _left: list[Corpse] = []
@@ -83,16 +80,22 @@ class Corpses:
     def add(self, process: SidecarProcess, arena: Arena) -> None:
         self._list.append(Corpse(process, arena, now_us()))
 
-    def prune(self, wake: Callable[[], object] = lambda: None) -> list[SidecarProcess]:
-        """Lets go of what is over and returns the processes reaped just now. Never waits; `wake` is called, by another thread,
-        when the next look will find something gone."""
+    def prune(self) -> list[SidecarProcess]:
+        """Lets go of what is over and returns the processes reaped just now. Never waits."""
         reaped = []
         for corpse in self._list:
             if not corpse.reaped and corpse.process.reap():
                 corpse.reaped = True
                 reaped.append(corpse.process)
-        self._list = [corpse for corpse in self._list if not corpse.look(wake)]
+        self._list = [corpse for corpse in self._list if not corpse.look()]
         return reaped
+
+    def due(self) -> list[Corpse]:
+        """For `ask`: about each the kernel is to be asked now, and is asked by nobody else."""
+        due = [corpse for corpse in self._list if corpse.is_due]
+        for corpse in due:
+            corpse.is_due, corpse.asking = False, True
+        return due
 
     def abandoned_arenas(self) -> int:
         return len(self._list)
@@ -112,12 +115,14 @@ class Corpses:
             corpse.arena.forget_after_fork()
         self._list = []
 
-    def leave_behind(self) -> None:
-        """What is reaped but still looked at is the caller's memory from here on; only what the kernel holds goes on. May wait."""
-        left = [corpse for corpse in self._list if corpse.is_left()]
+    def leave_behind(self) -> list[Corpse]:
+        """What is reaped but still looked at is the caller's memory from here on; only what the kernel may hold goes on. Returns what is due."""
+        due = self.due()
+        left = [corpse for corpse in self._list if not corpse.reaped or corpse.arena.is_let_go()]
         with _left_lock:
             _left.extend(left)
             self._list = []
+        return due
 
 
 def forget_after_fork() -> None:

@@ -97,12 +97,13 @@ class IoThread:
             if life is not None and planned_us is not None and at_us - planned_us > LATE_US:
                 life.heard_us = max(life.heard_us, at_us - core.options.heartbeat_ms * 1000)
             core.run_timers(at_us)
-            for process in core.corpses.prune(core.wake):
+            for process in core.corpses.prune():
                 core.notes.add(f"pid {process.pid} {process.status}")
             if life is not None:
                 self._judge(life, ready, at_us)
             if core.close_wanted:
                 self._close(at_us)
+        _corpses.ask(core.corpses.due(), core.wake)
 
     def _register(self, life: Life | None) -> None:
         core = self.core
@@ -256,7 +257,7 @@ class IoThread:
         with core.lock:
             if now_us() < self.restart_us or core.close_wanted:
                 return
-            core.corpses.prune(core.wake)
+            core.corpses.prune()
             if not core.may_start():
                 pids = ", ".join(map(str, core.corpses.unreaped_pids())) or "none"
                 core.set_state(
@@ -330,7 +331,7 @@ class IoThread:
         if self.closing_us is None or core.life is not None:
             return False
         with core.lock:
-            core.corpses.prune(core.wake)
+            core.corpses.prune()
             # A killed process is usually reaped within milliseconds; give the last one what is left of the time. Not
             # after its EOF: it has left but for what the kernel holds.
             left_us = self._step_us(len(CLOSE_STEPS)) - now_us()
