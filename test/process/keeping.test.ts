@@ -110,7 +110,7 @@ describe.each<[string, string, Engine]>([
     expect(await store.run({ ...LEASE, action: 'renew', number: 1, text: 'late' })).toMatchObject({ status: 'fenced' });
     expect(await store.run(removes)).toMatchObject({ status: 'fenced', phase: 'stat' });
     expect(await store.run({ ...removes, fence: 'collector/3' })).toMatchObject({ status: 'ok' });
-    expect(readdirSync(join(root, 'collector')).sort()).toEqual(['1', '2']);
+    expect(readdirSync(join(root, 'collector')).sort()).toEqual(['1', '2', 'made', 'want']);
   });
 
   test('leftovers go if they are what was seen, and nothing else goes this way', async () => {
@@ -137,7 +137,7 @@ test.each<[object, RegExp]>([
   [{ kind: 'remove', namespace: 'demo', hex: 'aa', fence: 'collector/08' }, /fence must be collector\/N, where N is a lease's number, got collector\/08/],
   [{ kind: 'remove', namespace: 'demo', hex: 'aa', fence: '8' }, /fence must be collector\/N/],
   [{ kind: 'remove', namespace: 'demo', hex: 'aa', fence: 'collector/../kvlane.json' }, /fence must be collector\/N/],
-  [{ kind: 'lease', action: 'grab', number: 1, text: 'x', fileMode: 0o600 }, /action must be look, take, renew or leave, got grab/],
+  [{ kind: 'lease', action: 'grab', number: 1, text: 'x', fileMode: 0o600 }, /action must be look, take, renew, leave, listen or tell, got grab/],
   [{ kind: 'touch', namespace: 'demo', names: 'aa', olderUs: 0 }, /names must be an array of strings/],
   [{ kind: 'verify', namespace: 'demo', hex: '../aa' }, /hex cannot be a file name/],
 ])('%j is the mistake of a caller, and thrown', (ask, words) => {
