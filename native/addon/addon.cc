@@ -178,7 +178,7 @@ void submit(const Info& info) {
 }
 
 // Lanes begin with the first blocks of a large task while the later ones are unpacked. Each piece wakes the lanes that have come to the end of the
-// one before; lanes take longer than unpacking, so the pieces grow.
+// one before, and a wake-up costs more than a small block: so the pieces grow.
 constexpr size_t blocks_at_first = 64;
 constexpr size_t growth = 4;
 

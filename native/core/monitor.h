@@ -19,7 +19,7 @@ class Monitor {
         pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
         pthread_cond_init(&condition_, &attributes);
         pthread_condattr_destroy(&attributes);
-        // Held for a few hundred instructions: to look again for that long costs less than to sleep and be woken.
+        // Mostly held for a few hundred instructions: to look again for that long costs less than to sleep and be woken.
         pthread_mutexattr_t kind;
         pthread_mutexattr_init(&kind);
 #ifdef PTHREAD_ADAPTIVE_MUTEX_INITIALIZER_NP  // glibc's
