@@ -114,6 +114,7 @@ ARMS: dict[str, Arm] = {
         "the same on 4 KiB pages, straight into the arena", kvlane(pages="4k", extra_arguments=["--bounce", "none"]), "kvlane"
     ),
     "floor": Arm("C++ preadv/pwritev, open and close for each block; new names by rename", floor({}, spread=0), "plain", ops=("load",)),
+    "floor-4k": Arm("the floor on 4 KiB pages", floor({}, spread=0, huge=0), "plain", ops=("load",)),
     "floor-verify": Arm("the floor, with a header page and XXH3", floor({}, **VERIFY), "headed", ops=("load",)),
     "floor-overwrite": Arm("C++ pwritev over the old bytes", floor({"again": "overwrite"}), "plain", ops=("again",)),
     "floor-recycle": Arm("C++ rename, pwritev, rename", floor({"again": "recycle"}, **SPREAD), ops=("again",)),

@@ -33,7 +33,7 @@ LOOKUP = ("kvlane", "kvlane~", "kvlane-indexed", "floor-lookup", "threads", "nod
 QUEUES = ("fio-libaio", "fio-io_uring")
 PEERS = ("nixl-aio", "nixl-uring", "lmcache-fs", "lmcache-disk")
 NAIVE = ("kvlane", "kvlane~", "threads", "node")  # on 4 KiB pages, the only ones that Node has
-PAGES = ("kvlane", "kvlane~", "kvlane-4k", "kvlane-4k-direct")
+PAGES = ("kvlane", "kvlane~", "kvlane-4k", "kvlane-4k-direct", "floor", "floor-4k")  # the floors: what the device itself gives for huge pages
 
 
 def short() -> list[Cell]:
@@ -44,7 +44,7 @@ def short() -> list[Cell]:
         Cell("store", "ram-ext4", "new", (*NEW, *AIO, *PEERS[:-1])),
         Cell("load", "tmpfs", "load", ("kvlane", "floor-verify", "fio-psync")),
         Cell("load", "disk", "load", ("kvlane", "fio-psync")),
-        Cell("pages", "ram-ext4", "load", ("kvlane", "kvlane-4k", "kvlane-4k-direct")),
+        Cell("pages", "ram-ext4", "load", ("kvlane", "kvlane-4k", "kvlane-4k-direct", "floor", "floor-4k")),
         Cell("naive", "ram-ext4", "load", ("kvlane", "threads", "node"), pages="4k"),
         Cell("lookup", "ram-ext4", "lookup", LOOKUP, pages="4k", tasks=1),
         Cell("sidecars", "ram-ext4", "load", ("kvlane", "floor-verify"), copies=2),
