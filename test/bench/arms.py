@@ -113,6 +113,9 @@ ARMS: dict[str, Arm] = {
     "kvlane-4k-direct": Arm(
         "the same on 4 KiB pages, straight into the arena", kvlane(pages="4k", extra_arguments=["--bounce", "none"]), "kvlane"
     ),
+    "kvlane-4k-bounced": Arm(
+        "the same on 4 KiB pages, stores too by way of private huge pages", kvlane(pages="4k", extra_arguments=["--bounce", "all"])
+    ),
     "floor": Arm("C++ preadv/pwritev, open and close for each block; new names by rename", floor({}, spread=0), "plain", ops=("load",)),
     "floor-4k": Arm("the floor on 4 KiB pages", floor({}, spread=0, huge=0), "plain", ops=("load",)),
     "floor-verify": Arm("the floor, with a header page and XXH3", floor({}, **VERIFY), "headed", ops=("load",)),

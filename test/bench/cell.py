@@ -100,6 +100,7 @@ class Group:
         self._cell, self._arm = cell, arm_of(name)
         self._members: list[Running] = []
         self._new_from = 0
+        self._spent: dict[str, float] = {}
         where = self._arm.files or name
         if cell.op not in self._arm.ops or cell.pages not in self._arm.pages:
             raise ArmFailed(f"has no {cell.op} on {cell.pages} pages")
@@ -123,6 +124,7 @@ class Group:
     def slice(self, seconds: float, seed: int) -> dict[str, Any]:
         cell = self._cell
         most = cell.slice_bytes // cell.block_bytes if cell.op == "new" else 0
+        before = self._profile_now()
         if not self._arm.process_each_slice:
             self._lead_in(-(-most // LEAD_IN_SHARE))
         since = host.cpu_times()
@@ -130,6 +132,8 @@ class Group:
             member.start_slice(seconds if not most else 3600.0, most, self._new_from, seed + 7919 * i)
         got = [member.end_slice(seconds) for member in self._members]
         busy = host.busy_share(since)
+        for thread, spent in self._profile_now().items():
+            self._spent[thread] = self._spent.get(thread, 0.0) + spent - before.get(thread, 0.0)
         self._clean(most)
         merged = {
             "units": sum(g["units"] for g in got),
@@ -158,7 +162,13 @@ class Group:
             self._new_from += n
 
     def profile(self) -> dict[str, float]:
-        """Where the first member's CPU time went, by thread; empty if it cannot say."""
+        """Where the first member's CPU time went in its slices and what leads into them, by thread; empty if it cannot say."""
+        return dict(self._spent)
+
+    def forget_profile(self) -> None:
+        self._spent.clear()
+
+    def _profile_now(self) -> dict[str, float]:
         member = self._members[0]
         return member.ask("profile", 10)["cpu_s"] if isinstance(member, Worker) and self._arm.profiled else {}
 
@@ -185,7 +195,8 @@ def run(cell: Cell, medium: Medium) -> dict[str, Any]:
                 print(f"  {name}: {error}", file=sys.stderr)
                 if name in groups:
                     groups.pop(name).close()
-        before = {name: group.profile() for name, group in groups.items()}  # without start and filling
+        for group in groups.values():
+            group.forget_profile()  # of the warm-up
         for number in range(cell.rounds):
             names = list(groups)
             turn = number % max(1, len(names))
@@ -199,9 +210,7 @@ def run(cell: Cell, medium: Medium) -> dict[str, Any]:
                     failed[name] = f"in round {number + 1}: {error}"
                     print(f"  {name}: {failed[name]}", file=sys.stderr)
                     groups.pop(name).close()
-        profiles = {}
-        for name, group in groups.items():
-            profiles[name] = {thread: spent - before[name].get(thread, 0.0) for thread, spent in group.profile().items()}
+        profiles = {name: group.profile() for name, group in groups.items()}
     finally:
         for group in groups.values():
             group.close()

@@ -190,6 +190,7 @@ def all_lines(results: Results) -> list[Line]:
     ratio("CPU seconds per GB / fio psync, store over old", "≤ 1.05", "kvlane", "fio-psync", ("store", "again", MIB, 4 * MIB), "cpu")
     ratio("checksum on / off, throughput, load", "≥ 0.95", "kvlane", "kvlane-unchecked", ("load", "load", MIB, 4 * MIB))
     ratio("checksum on / off, throughput, store over old", "≥ 0.95", "kvlane", "kvlane-unchecked", ("store", "again", MIB, 4 * MIB))
+    ratio("checksum on / off, throughput, store new", "≥ 0.95", "kvlane", "kvlane-unchecked", ("store", "new", MIB, 4 * MIB))
     each("control cost, hot", "≤ 150", map(control, cells(results, "control", "load")))
     tables = results["tables"]
     for name, goal, wanted, of in TABLE_GOALS:

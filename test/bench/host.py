@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from kvlane import _json
+
 HUGE_PAGES = Path("/proc/sys/vm/nr_hugepages")
 HUGE_PAGES_FREE = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages")
 HUGE_MIB = 2
@@ -98,6 +100,7 @@ def conditions(checkout: Path) -> dict[str, Any]:
         "shmem_thp": chosen(read(thp / "shmem_enabled")),
         "node": said_by(shutil.which("node") or "node", "--version"),
         "python": platform.python_version(),
+        "client_json": _json.name,
         "fio": said_by("fio", "--version"),
         "load_average": read("/proc/loadavg").split()[:3],
     }

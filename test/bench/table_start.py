@@ -1,18 +1,32 @@
-"""From the call that starts a process to its first line: the sidecar's `ready` beside a node script that only says one line."""
+"""From the call that starts a process to its first line: the sidecar's `ready` beside a node script that only says one line.
+
+Between the two stand scripts that go a part of the way, in the same rounds: what is missing to `ready` is shown step by step.
+"""
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import Any
 
-from kvlane.options import node_path
+from kvlane.options import main_js, node_path
 
 import media
 import plain_sidecar
 import stats
 from arm_kvlane import cpu_clock
+from arms import CHECKOUT
 from stage import Stage
+
+# Neither loads a stream of Node's, as the sidecar does not: process.stdout alone would take some of the time that is compared.
+SAY = "const fs = require('node:fs'); fs.writeSync(1, 'here\\n'); fs.readSync(0, Buffer.alloc(1));\n"
+ADDON = "require({addon});\n"
+CODE = """const {{ readFileSync }} = require('node:fs');
+const {{ Script }} = require('node:vm');
+const filename = {bundle};
+new Script(readFileSync(filename, 'latin1'), {{ filename, cachedData: readFileSync({code}).subarray(64) }});
+"""
 
 
 class Side:
@@ -35,14 +49,20 @@ class Side:
 def measure(stage: Stage) -> dict[str, Any]:
     env = plain_sidecar.environment()
     with media.tmpfs(64) as root:
-        script = root / "empty.cjs"  # a module would start later
-        script.write_text("process.stdout.write('here\\n');\nprocess.stdin.resume();\n")
         store = Path(root) / "store"
         store.mkdir()
-        node = [node_path(), str(script)]
-        ours, empty, again = sides = [Side(words, env) for words in (plain_sidecar.command(store), node, node)]
+        dist = main_js().parent
+        addon = ADDON.format(addon=json.dumps(str(CHECKOUT / "native" / "build" / "Release" / "kvlane.node")))
+        code = CODE.format(bundle=json.dumps(str(dist / "kvlane.bundle.cjs")), code=json.dumps(str(dist / "kvlane.code")))
+        scripts = {"empty": SAY, "addon": addon + SAY, "code": addon + code + SAY}
+        words = {name: [node_path(), str(root / f"{name}.cjs")] for name in scripts}  # a module would start later
+        for name, script in scripts.items():
+            (root / f"{name}.cjs").write_text(script)
+        commands = [plain_sidecar.command(store), words["empty"], words["empty"], words["addon"], words["code"]]
+        ours, empty, again, with_addon, with_code = sides = [Side(command, env) for command in commands]
         for number in range(stage.count(2, 20)):
-            order = sides[number % 3 :] + sides[: number % 3]
+            turn = number % len(sides)
+            order = sides[turn:] + sides[:turn]
             took = [(side, side.once()) for side in [*order, *reversed(order)]]
             for side in sides:
                 side.rounds.append(sum(ms for of, ms in took if of is side))
@@ -51,6 +71,8 @@ def measure(stage: Stage) -> dict[str, Any]:
         "a_a": stats.ratio(again.rounds, empty.rounds).as_json(),
         "ready_ms": stats.median([ms / 2 for ms in ours.rounds]).as_json(),
         "node_ms": stats.median([ms / 2 for ms in empty.rounds]).as_json(),
+        "node_and_addon_ms": stats.median([ms / 2 for ms in with_addon.rounds]).as_json(),
+        "node_addon_and_code_ms": stats.median([ms / 2 for ms in with_code.rounds]).as_json(),
         "ready_cpu_ms": stats.quantile(ours.cpu_ms, 0.5),
         "node_cpu_ms": stats.quantile(empty.cpu_ms, 0.5),
     }
