@@ -1,4 +1,4 @@
-"""LMCache's LocalDiskBackend, O_DIRECT, four threads: the object itself, with a memory allocator of ours, so that its bytes lie on the
+"""LMCache's LocalDiskBackend, O_DIRECT, threads as all: the object itself, with a memory allocator of ours, so that its bytes lie on the
 same pages as everybody's. It wants torch in the process, so it runs in the Python of test/vllm/setup.sh's vLLM, with LMCache from
 .venv-bench behind it. A block that is there is not stored again: it has no replace."""
 

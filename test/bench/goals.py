@@ -2,7 +2,7 @@
 
 A ratio is judged by its median. How far to trust it say the interval, and the A/A beside it, which is the same arm twice: where
 that is wider than AA_WIDTH_MAX the machine was too restless for a goal so fine, and the judgement says so. A goal that is missed is
-told why by the profiles that were taken in the same rounds (why.py). A goal that was not measured has its line too.
+told with what was measured beside it in the same rounds, profiles first (why.py). A goal that was not measured has its line too.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import plan
 import results as known
 import stats
 import summary
@@ -60,7 +61,7 @@ class Line:
         doubt = f" ({'; '.join(doubts)})" if doubts else ""
         if self.met:
             return f"met{doubt}"
-        return f"not met by {missed_by(self.value, self.wanted, self.unit)}{doubt}" + (f", because {self.because}" if self.because else "")
+        return f"not met by {missed_by(self.value, self.wanted, self.unit)}{doubt}" + (f": {self.because}" if self.because else "")
 
 
 def holds(value: float, wanted: str) -> bool:
@@ -85,6 +86,15 @@ def cells(results: Results, table: str, op: str, *sizes: int, **also: Any) -> It
 def asked(results: Results, arm: str, *where: Any, **also: Any) -> Iterator[dict[str, Any]]:
     """The cells in which the arm was to take part, also if it failed there."""
     return (cell for cell in cells(results, *where, **also) if {arm, "all"} & {*cell["arms"], *cell["failed"]})
+
+
+def still_to_come(results: Results, arm: str, table: str, op: str, pages: str) -> int:
+    """How many cells with this arm were planned, and the run has not come to."""
+    absent = set(known.missing(results)) - set(results["cells"])
+    return sum(
+        cell.name in absent and (cell.table, cell.op, cell.pages) == (table, op, pages) and cell.medium != "tmpfs" and arm in cell.arms
+        for cell in (plan.full() if absent else [])
+    )
 
 
 def size_name(size: int) -> str:
@@ -130,17 +140,18 @@ def with_reason(line: Line, because: str) -> Line:
     return Line(**{**line.__dict__, "because": because})
 
 
-def worst(lines: list[Line]) -> Line:
-    """A goal that has to hold everywhere, as one line: that of the place where it holds least."""
+def worst(lines: list[Line], to_come: int = 0) -> Line:
+    """A goal that has to hold everywhere, as one line: that of the place where it holds least. `to_come`: places not measured yet."""
     measured = [line for line in lines if line.value is not None and line.enough] or [line for line in lines if line.value is not None]
     if not measured:
         return lines[0]
     more = measured[0].wanted[0] in "≥>"
     found = (min if more else max)(measured, key=lambda line: line.value or 0.0)
-    if len(lines) == 1:
+    planned = len(lines) + to_come
+    if planned == 1:
         return found
     where = f"{found.where}: the worst of {len(measured)}, of which {sum(line.met for line in measured)} meet it"
-    return Line(**{**found.__dict__, "where": where + (f"; {len(lines) - len(measured)} not measured" if len(lines) > len(measured) else "")})
+    return Line(**{**found.__dict__, "where": where + (f"; {planned - len(measured)} not measured" if planned > len(measured) else "")})
 
 
 def control(cell: dict[str, Any]) -> Line:
@@ -174,6 +185,10 @@ def all_lines(results: Results) -> list[Line]:
     def ratio(goal: str, wanted: str, ours: str, theirs: str, where: tuple[Any, ...], what: str = "rate", **also: Any) -> None:
         each(goal, wanted, map(ratios(goal, wanted, ours, theirs, what), asked(results, theirs, *where, **also)))
 
+    def everywhere(goal: str, wanted: str, theirs: str, what: str, table: str, op: str, memory: str) -> None:
+        judged = list(map(ratios(goal, wanted, "kvlane", theirs, what), asked(results, theirs, table, op, pages=memory)))
+        each(goal, wanted, [worst(judged, still_to_come(results, theirs, table, op, memory))] if judged else [])
+
     ratio("load / fio psync of the same depth", "≥ 0.97", "kvlane", "fio-psync", ("load", "load", MIB, 4 * MIB))
     ratio("load 256 KiB / fio psync", "≥ 0.95", "kvlane", "fio-psync", ("load", "load", 256 * KIB))
     ratio("load 64 KiB / fio psync", "≥ 0.90", "kvlane", "fio-psync", ("load", "load", 64 * KIB))
@@ -184,13 +199,15 @@ def all_lines(results: Results) -> list[Line]:
     for op, naive, table, memory in NAIVE:
         for what, wanted in (("rate", "> 1"), ("p99", "< 1"), ("cpu", "< 1")):
             goal = f"naive: {op}, {WHAT[what]} / {naive}"
-            judged = list(map(ratios(goal, wanted, "kvlane", naive, what), asked(results, naive, table, op, pages=memory)))
-            each(goal, wanted, [worst(judged)] if judged else [])
-    ratio("CPU seconds per GB / fio psync, load", "≤ 1.05", "kvlane", "fio-psync", ("load", "load", MIB, 4 * MIB), "cpu")
-    ratio("CPU seconds per GB / fio psync, store over old", "≤ 1.05", "kvlane", "fio-psync", ("store", "again", MIB, 4 * MIB), "cpu")
-    ratio("checksum on / off, throughput, load", "≥ 0.95", "kvlane", "kvlane-unchecked", ("load", "load", MIB, 4 * MIB))
-    ratio("checksum on / off, throughput, store over old", "≥ 0.95", "kvlane", "kvlane-unchecked", ("store", "again", MIB, 4 * MIB))
-    ratio("checksum on / off, throughput, store new", "≥ 0.95", "kvlane", "kvlane-unchecked", ("store", "new", MIB, 4 * MIB))
+            everywhere(goal, wanted, naive, what, table, op, memory)
+    for what, table, op in (("load", "load", "load"), ("store over old", "store", "again")):
+        goal = f"CPU seconds per GB / fio psync, {what}"
+        ratio(goal, "≤ 1.05", "kvlane", "fio-psync", (table, op, MIB, 4 * MIB), "cpu")
+        everywhere(f"{goal}, every size", "≤ 1.05", "fio-psync", "cpu", table, op, "huge")
+    for what, table, op in (("load", "load", "load"), ("store over old", "store", "again"), ("store new", "store", "new")):
+        goal = f"checksum on / off, throughput, {what}"
+        ratio(goal, "≥ 0.95", "kvlane", "kvlane-unchecked", (table, op, MIB, 4 * MIB))
+        everywhere(f"{goal}, every size", "≥ 0.95", "kvlane-unchecked", "rate", table, op, "huge")
     each("control cost, hot", "≤ 150", map(control, cells(results, "control", "load")))
     tables = results["tables"]
     for name, goal, wanted, of in TABLE_GOALS:
@@ -263,6 +280,8 @@ def of_growth(growth: dict[str, Any]) -> list[Line]:
             cheapest = points[costs.index(min(costs))]["n"]
             because = f"it is {costs[-1]:.1f} µs a block, and {min(costs):.1f} µs at {cheapest:,.0f}"
             where = f"{op} over {what}: {points[-1]['n']:,.0f} / {found['against']}"
+            if between := [point[op]["value"] for point in found.get("beside", [])[:-1]]:
+                where += f" (before that, in four rounds each: {min(between):.2f} to {max(between):.2f})"
             line = of_estimate("cost per block does not grow", where, "≤ 1.2", estimated(ratio))
             lines += [line if line.met else with_reason(line, because)]
     return lines

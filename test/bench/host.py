@@ -77,12 +77,24 @@ def cpu_model() -> str:
     return platform.processor()
 
 
+MEASURED = ("sidecar", "native", "protocol", "clients/python/src", "package-lock.json", "test/bench", "test/stall")
+NOT_MEASURED = ("*.md", "test/bench/test_*", *(f"test/bench/{name}.py" for name in ("report", "page", "goals", "why")))  # what is said of it
+
+
 def commit(checkout: Path) -> str:
-    """Which source this is: a run goes on only with the same. What a run itself writes does not count."""
     git = ["git", "-C", str(checkout)]
     changes = subprocess.run([*git, "diff", "HEAD", "--", ".", ":!test/bench/RESULTS.md"], capture_output=True, timeout=20, check=False).stdout
     changed = f", with changes {hashlib.sha256(changes).hexdigest()[:8]}" if changes else ""
     return said_by(*git, "rev-parse", "--short=10", "HEAD") + changed
+
+
+def source(checkout: Path) -> str:
+    """What is measured, and what measures: a run goes on only with the same. What is written about it may change meanwhile."""
+    found = hashlib.sha256()
+    for words in (("ls-files", "-s"), ("diff", "HEAD")):
+        git = ["git", "-C", str(checkout), *words, "--", *MEASURED, *(f":!{path}" for path in NOT_MEASURED)]
+        found.update(subprocess.run(git, capture_output=True, timeout=20, check=False).stdout)
+    return found.hexdigest()[:10]
 
 
 def conditions(checkout: Path) -> dict[str, Any]:
@@ -92,6 +104,7 @@ def conditions(checkout: Path) -> dict[str, Any]:
         "began": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
         "kvlane": package.get("version", "?"),
         "commit": commit(checkout),
+        "source": source(checkout),
         "cores": os.cpu_count(),
         "cpu": cpu_model(),
         "memory_mib": memory_mib("MemTotal"),

@@ -19,6 +19,7 @@ from matplotlib import pyplot as plt  # noqa: E402
 import goals  # noqa: E402
 import report  # noqa: E402
 import summary  # noqa: E402
+from results import missing  # noqa: E402
 
 STYLE = """
 body{font:15px/1.45 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;color:#222}
@@ -51,7 +52,8 @@ def drawn(draw: Callable[[Any], None], width: float, height: float, left: float 
 
 def ratios(cell: dict[str, Any]) -> str:
     """kvlane over every other arm, with the interval; 1 is a line."""
-    names = [name for name in cell["arms"] if name != "kvlane" and summary.ratio(cell, "kvlane", name)]
+    base = summary.base(cell)
+    names = [name for name in cell["arms"] if name != base and summary.ratio(cell, base, name)]
     if not names:
         return ""
 
@@ -59,13 +61,13 @@ def ratios(cell: dict[str, Any]) -> str:
         for place, (what, title) in enumerate((("rate", "throughput (more is better)"), ("cpu", "CPU seconds per GB (less is better)"))):
             axes = figure.add_subplot(1, 2, place + 1)
             for y, name in enumerate(reversed(names)):
-                if ratio := summary.ratio(cell, "kvlane", name, what):
+                if ratio := summary.ratio(cell, base, name, what):
                     color = "#888" if name.endswith("~") else "#1764ab"
                     error = [[ratio.value - ratio.low], [ratio.high - ratio.value]]
                     axes.errorbar(ratio.value, y, xerr=error, fmt="o", color=color, capsize=3)
             axes.set_yticks(range(len(names)), list(reversed(names)) if place == 0 else [""] * len(names))
             axes.axvline(1, color="#c33", linewidth=0.8)
-            axes.set_xlabel(f"kvlane / it, {title}")
+            axes.set_xlabel(f"{base} / it, {title}")
 
     return drawn(draw, 10.5, 0.95 + 0.27 * len(names))
 
@@ -92,8 +94,8 @@ def over_sizes(cells: list[dict[str, Any]], title: str) -> str:
     return drawn(draw, 8.5, 3.6, 0.7, 1.8)
 
 
-def overview(lines: list[goals.Line]) -> str:
-    """Each goal that has a bound above 0: how far on the good side of it, as a factor; 1 is the goal."""
+def overview(lines: list[goals.Line], judged: bool) -> str:
+    """Each goal that has a bound above 0: how far on the good side of it, as a factor; 1 is the goal. Grey where nothing is judged."""
     rows = []
     for line in lines:
         bound = float(line.wanted.split()[1])
@@ -110,7 +112,8 @@ def overview(lines: list[goals.Line]) -> str:
         axes = figure.add_subplot()
         for y, (_, met, (value, low, high)) in enumerate(reversed(rows)):
             left, right = max(value - low, 0), max(high - value, 0)
-            axes.errorbar(value, y, xerr=[[left], [right]], fmt="o", color="#1764ab" if met else "#c33", capsize=2, markersize=4)
+            color = "#888" if not judged else "#1764ab" if met else "#c33"
+            axes.errorbar(value, y, xerr=[[left], [right]], fmt="o", color=color, capsize=2, markersize=4)
         axes.set_yticks(range(len(rows)), [name for name, _, _ in reversed(rows)], fontsize=7)
         axes.axvline(1, color="#333", linewidth=0.8)
         axes.set_xscale("log")
@@ -135,31 +138,33 @@ def growth(what: str, points: list[dict[str, float]]) -> str:
 
 
 def body(results: dict[str, Any]) -> list[str]:
-    c = results["conditions"]
-    parts = [f"<h1>kvlane: npm run bench --{html.escape(results['form'])}</h1>", table(["condition", ""], [[k, str(v)] for k, v in c.items()])]
-    if results["form"] == "short":
-        parts.append(f"<p>{html.escape(report.JUDGEMENT[0])}</p>")
+    absent = missing(results)
+    parts = [f"<h1>kvlane: npm run bench --{html.escape(results['form'])}</h1>", table(["condition", ""], report.condition_rows(results))]
+    if absent:
+        parts.append(f"<p class=no>Not complete: {len(absent)} of {len(results['planned'])} tables are missing; they are named at the end.</p>")
+    parts.append(f"<p>{html.escape(report.JUDGEMENT[results['form'] == 'full'])}</p>")
     parts += [f"<p>{html.escape(note)}</p>" for note in report.notes(results)]
     parts += ["<h2>Goals</h2>", table(report.GOAL_HEAD, report.goal_rows(results))]
-    if results["form"] == "full":
-        parts.append(overview(goals.all_lines(results)))
+    parts.append(overview(goals.all_lines(results), judged=results["form"] == "full"))
     parts += ["<h2>Peers</h2>", table(["peer", "", ""], report.peer_rows(results))]
     groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for cell in results["cells"].values():
-        if cell["arms"]:
-            groups.setdefault((cell["table"], cell["op"], cell["medium"]), []).append(cell)
+        groups.setdefault((cell["table"], cell["op"], cell["medium"]), []).append(cell)
     for (name, op, medium), cells in groups.items():
         parts.append(f"<h2>{html.escape(f'{name}: {op}, {medium}')}</h2>")
         if len({cell["block_bytes"] for cell in cells}) > 1:
             parts.append(over_sizes(cells, f"{op}, {medium}"))
         for cell in cells:
             parts.append(f"<details><summary>{html.escape(cell['name'])}</summary>{table(report.CELL_HEAD, report.cell_rows(cell))}")
-            parts += [ratios(cell), "</details>"]
+            about = [*([report.circumstances(cell)] if cell["arms"] else []), *report.profile_lines(cell)]
+            parts += [ratios(cell), *(f"<p>{html.escape(line)}</p>" for line in about), "</details>"]
             parts += [f"<p>{html.escape(arm)}: failed: {html.escape(why)}</p>" for arm, why in cell["failed"].items()]
     for name, found in results["tables"].items():
         parts += [f"<h2>{html.escape(name)}</h2>", table([name, ""], [[key, report.shown(value)] for key, value in found.items()])]
         if name == "growth":
             parts += [growth(what, of_it["points"]) for what, of_it in found.items() if "failed" not in found]
+    if absent:
+        parts += ["<h2>Not measured</h2>", table(["table"], [[name] for name in absent])]
     return parts
 
 

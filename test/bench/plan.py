@@ -79,8 +79,8 @@ def for_a_goal(cell: Cell) -> bool:
 
 
 def names_for_goals() -> list[str]:
-    """Cells and tables without which a run says nothing about some goal."""
-    return [*(cell.name for cell in full() if for_a_goal(cell)), *tables.TABLES]
+    """Cells and tables without which a run says nothing about some goal or some peer."""
+    return [*(cell.name for cell in full() if for_a_goal(cell) or cell.table == "peers"), *tables.TABLES]
 
 
 def full() -> list[Cell]:

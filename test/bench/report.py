@@ -1,6 +1,6 @@
 """Results → text on the terminal, RESULTS.md (after a full run) and the page.
 
-    python report.py build/out/full.json        writes them again, without measuring
+python report.py build/out/full.json        writes them again, without measuring
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from results import missing
 from stage import HERE
 
 PAGE_S_MAX = 300.0  # some two hundred plots
-NOT_ASKED = "no table of this run asked for it"
+NOT_ASKED = "no table that ran asked for it"
 PEERS = ("nixl-aio", "nixl-uring", "lmcache-fs", "lmcache-disk")
 
 
@@ -49,12 +49,12 @@ def peer_rows(results: dict[str, Any]) -> list[list[str]]:
     rows = []
     for name in PEERS:
         facts: dict[str, Any] = {}
-        error = NOT_ASKED
+        error = none = f"{NOT_ASKED}; {len(missing(results))} have not run yet" if missing(results) else NOT_ASKED
         for cell in results["cells"].values():
             facts = cell["arms"].get(name, {}).get("facts", facts)
-            error = cell["failed"].get(name, error)
-        ran = f"run, version {facts['version']}" if facts else f"failed: {error}"
-        rows.append([name, ARMS[name].about, f"{ran}; but elsewhere: {error}" if facts and error != NOT_ASKED else ran])
+            error = cell["failed"].get(name, cell["failed"].get("all", error) if error == none else error)
+        ran = f"run, version {facts['version']}" if facts else f"not run: {error}" if error == none else f"failed: {error}"
+        rows.append([name, ARMS[name].about, f"{ran}; but elsewhere: {error}" if facts and error != none else ran])
     return rows
 
 
@@ -64,13 +64,13 @@ def cell_rows(cell: dict[str, Any]) -> list[list[str]]:
         found = summary.figures(cell, name)
         if not found:
             continue
-        ratio = summary.ratio(cell, "kvlane", name)
+        ratio = summary.ratio(cell, summary.base(cell), name)
         rows.append(
             [
                 name,
                 f"{found['gb_per_s']:.2f}" if found["gb_per_s"] else "",
                 f"{found['rate']:,.0f}",
-                f"{ratio.value:.3f} ({ratio.low:.2f} to {ratio.high:.2f})" if ratio and name != "kvlane" else "",
+                f"{ratio.value:.3f} ({ratio.low:.2f} to {ratio.high:.2f})" if ratio and name != summary.base(cell) else "",
                 f"{found['cpu']:.3f}",
                 f"{found['task_p50_us']:,.0f}" if "task_p50_us" in found else "",
                 f"{found['task_p99_us']:,.0f}" if "task_p99_us" in found else "",
@@ -79,7 +79,7 @@ def cell_rows(cell: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
-CELL_HEAD = ["arm", "GB/s", "blocks/s", "kvlane / it (95 %)", "CPU s/GB", "task p50 µs", "task p99 µs"]
+CELL_HEAD = ["arm", "GB/s", "blocks/s", "the first / it (95 %)", "CPU s/GB", "task p50 µs", "task p99 µs"]
 GOAL_HEAD = ["goal", "where", "wanted", "measured", "95 %", "pairs", "A/A", "judgement"]
 
 
@@ -93,22 +93,16 @@ def text_of(results: dict[str, Any]) -> str:
     absent = missing(results)
     state = f" **Not complete: {len(absent)} of {len(results['planned'])} tables are missing.**" if absent else ""
     lines = ["# Results", "", f"Of `npm run bench -- --{results['form']}`, {c['began']}, written by report.py.{state}", "", "## Conditions", ""]
-    lines += [f"- {name.replace('_', ' ')}: {value}" for name, value in c.items() if name != "load_average"]
-    lines += [f"- {name}: {about}" for name, about in results.get("media", {}).items()]
-    lines += [f"- parts: {len(results['parts'])}, load averages at their beginning {', '.join(p['load_average'][0] for p in results['parts'])}"]
-    lines += ["- both sides of a ratio on the same page size, said with each table; data made fresh, read and written with O_DIRECT"]
+    lines += [f"- {name}: {value}" for name, value in condition_rows(results)]
     lines += [f"- {note}" for note in notes(results)] + [""]
     lines += ["## Goals", "", JUDGEMENT[results["form"] == "full"], "", *markdown(GOAL_HEAD, goal_rows(results)), ""]
     lines += ["## Peers", "", *markdown(["peer", "", ""], peer_rows(results)), ""]
     for cell in results["cells"].values():
         lines += [f"### {cell['name']}", ""]
         if cell["arms"]:
-            stolen = f", {cell['stolen_s']:.1f} s stolen by other guests" if cell["stolen_s"] >= 0.1 else ""
-            lines += [f"{cell['rounds']} rounds from {cell['began']}, all cores {cell['machine_busy']:.0%} busy{stolen}", ""]
-            lines += markdown(CELL_HEAD, cell_rows(cell))
-        for name, arm in cell["arms"].items():
-            if arm.get("profile"):
-                lines += ["", f"CPU time of {name}: {why.by_thread(cell, name)}"]
+            lines += [circumstances(cell), "", *markdown(CELL_HEAD, cell_rows(cell))]
+        for line in profile_lines(cell):
+            lines += ["", line]
         lines += ["", *(f"- {name}: failed: {' '.join(error.split())}" for name, error in cell["failed"].items()), ""]
     if absent:
         lines += ["### Not measured", "", *(f"- {name}" for name in absent), ""]
@@ -117,16 +111,43 @@ def text_of(results: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def condition_rows(results: dict[str, Any]) -> list[list[str]]:
+    c = results["conditions"]
+    rows = [[name.replace("_", " "), str(value)] for name, value in c.items() if name != "load_average"]
+    rows += [[name, str(about)] for name, about in results.get("media", {}).items()]
+    loads = ", ".join(p["load_average"][0] for p in results["parts"])
+    return [*rows, ["parts", f"{len(results['parts'])}, load averages at their beginning {loads}"]]
+
+
+def circumstances(cell: dict[str, Any]) -> str:
+    stolen = f", {cell['stolen_s']:.1f} s stolen by other guests" if cell["stolen_s"] >= 0.1 else ""
+    return f"{cell['rounds']} rounds from {cell['began']}, all cores {cell['machine_busy']:.0%} busy{stolen}"
+
+
+def profile_lines(cell: dict[str, Any]) -> list[str]:
+    return [f"CPU time of {name}: {why.by_thread(cell, name)}" for name, arm in cell["arms"].items() if arm.get("profile")]
+
+
 JUDGEMENT = (
     "Not judged: a run of this form only shows that everything runs; its figures are of a few tenths of a second each.",
-    "A ratio is the median of those of the rounds, each of which is A,B,B,A; judged by that median. The 95 % are a bootstrap over the rounds. "
-    "A/A: the same for the product against itself. Judged on file systems with a device; tmpfs shows what the software costs per byte.",
+    "A ratio is the median of those of the rounds; a round goes through all arms of its table and back (A,B,C,C,B,A), and the next begins with "
+    "another. The 95 % are a bootstrap over the rounds. A/A: the same for the product against itself. Judged on file systems with a device; "
+    "tmpfs shows what the software costs per byte. What stands behind a missed goal was measured beside it.",
 )
 
 
 def notes(results: dict[str, Any]) -> list[str]:
     """What a reader must know to read the ratios rightly."""
-    found = ["fio's buffers are a few MiB and stay in the cache; the others go round their arena. On RAM media that flatters fio: see the floor"]
+    found = [
+        "both sides of a ratio on the same page size, said with each table, but for the tables called pages, which compare those; "
+        "data made fresh, read and written with O_DIRECT, which tmpfs has not",
+        "fio's buffers are a few MiB and stay in the cache; the others go round their arena. On RAM media that flatters fio: see the floor",
+        "fio is a new process in each slice, of which only its running time counts; the others do a little of the same first, uncounted",
+        "tasks of Python arms are answered in the order in which they were sent, those of Node and the floor as they come",
+        "peers, libaio, io_uring and kvlane's engine aio: blocks of 64 KiB and 1 MiB; peers not on tmpfs, LMCache not over old blocks, which "
+        "it keeps. Node: 64 KiB, 1 and 4 MiB, and on tmpfs look-ups. One task outstanding: loads and look-ups. Several sidecars: loads of "
+        "1 MiB. Stuck calls beside it: loads of 256 KiB",
+    ]
     if results["conditions"].get("thp") == "always":
         found.append("transparent huge pages are set to always, so that fio's and Node's small pages may be huge ones")
     if (pages := results["conditions"].get("huge_pages", "huge")) != "huge":
@@ -157,12 +178,12 @@ def write_all(results: dict[str, Any], out: Path, form: str) -> bool:
 
 
 def keep(results: dict[str, Any], text: str) -> None:
-    """RESULTS.md, once everything that is judged is there: a run that was cut before that does not replace a whole one."""
+    """RESULTS.md, once everything that is judged is there, and the peers: a run that was cut before that does not replace a whole one."""
     absent = [name for name in missing(results) if name in plan.names_for_goals()]
     if any(line.value is not None and not line.enough for line in goals.all_lines(results)):
         print("bench: RESULTS.md stays as it was: this run has too few rounds to be judged", file=sys.stderr)
     elif absent:
-        print(f"bench: RESULTS.md stays as it was: {len(absent)} judged tables are missing, the first: {absent[0]}", file=sys.stderr)
+        print(f"bench: RESULTS.md stays as it was: {len(absent)} tables of goals and peers are missing, the first: {absent[0]}", file=sys.stderr)
     else:
         (HERE / "RESULTS.md").write_text(text)
 

@@ -22,10 +22,10 @@ class Results:
         self.known.pop("cut", None)
 
     def _go_on(self, conditions: dict[str, Any]) -> None:
-        """With an unfinished run of the same commit on the same machine. What failed there is tried again."""
+        """With an unfinished run of the same source on the same machine. What failed there is tried again."""
         with contextlib.suppress(OSError, ValueError, KeyError):
             before = json.loads(self.path.read_text())
-            same = all(before["conditions"][name] == conditions[name] for name in ("commit", "cpu", "cores", "kernel", "node", "fio"))
+            same = all(before["conditions"][name] == conditions[name] for name in ("source", "cpu", "cores", "kernel", "node", "fio"))
             if same and not is_complete(before):
                 before["cells"] = {name: cell for name, cell in before["cells"].items() if cell["arms"]}
                 before["tables"] = {name: table for name, table in before["tables"].items() if "failed" not in table}

@@ -55,6 +55,11 @@ def computed(cell: dict[str, Any], ours: str, theirs: str, what: str) -> stats.E
     return stats.ratio([of(r) for r in a], [of(r) for r in b])
 
 
+def base(cell: dict[str, Any]) -> str:
+    """The arm that the others are compared with."""
+    return "kvlane" if "kvlane" in cell["arms"] else next(iter(cell["arms"]), "")
+
+
 def difference(cell: dict[str, Any], ours: str, theirs: str, units: int) -> stats.Estimate | None:
     """How much longer the median task of `ours` took than that of `theirs` in the same round, in µs for each of its units."""
     arms = cell["arms"]

@@ -50,7 +50,7 @@ def test_a_goal_that_is_met_is_met() -> None:
 def test_a_goal_that_is_missed_says_by_how_much_and_why_from_the_profile() -> None:
     cell = a_cell(kvlane=arm(1.9, cpu_s=0.38), fio_psync=arm(2.0), kvlane__=arm(1.9), floor_verify=arm(1.96))
     verdict = line_of("load / fio", results(cell)).verdict
-    assert verdict.startswith("not met by 0.02 (2%), because it takes 0.200 CPU s per GB")
+    assert verdict.startswith("not met by 0.02 (2%): it takes 0.200 CPU s per GB")
     assert "(kv-load-, kernel 75%, main, user 25%), fio-psync 0.050" in verdict
     assert "the cores were 50% busy during kvlane" in verdict
     assert "beside fio-psync reach floor-verify 0.98" in verdict
@@ -91,6 +91,21 @@ def test_a_goal_for_everywhere_is_judged_where_it_holds_least() -> None:
     assert (line.value, line.where) == (0.8, "disk, 2 MiB, huge pages: the worst of 3, of which 2 meet it; 1 not measured")
 
 
+def test_what_a_cut_run_has_not_come_to_is_counted_where_a_goal_holds_everywhere() -> None:
+    first, *others = [c.name for c in plan.full() if (c.table, c.op, c.pages) == ("naive", "load", "4k") and "node" in c.arms]
+    cell = a_cell("naive", kvlane=arm(2.0), node=arm(1.0)) | {"name": first, "pages": "4k"}
+    line = line_of("naive: load, throughput / node", results(cell, planned=[first, *others, "growth"]))
+    assert line.where == f"disk, 1 MiB, 4k pages: the worst of 1, of which 1 meet it; {len(others)} not measured"
+
+
+def test_the_cost_of_a_gigabyte_is_judged_at_every_size_too() -> None:
+    sizes = ((64 << 10, 0.3), (MIB, 0.1), (8 * MIB, 0.2))
+    cells = [a_cell(kvlane=arm(2.0, cpu_s=cpu_s), fio_psync=arm(2.0)) | {"name": f"{size}", "block_bytes": size} for size, cpu_s in sizes]
+    lines = [line for line in goals.all_lines(results(*cells)) if line.goal.startswith("CPU seconds per GB / fio psync, load")]
+    assert [(line.goal.endswith("every size"), line.met) for line in lines] == [(False, True), (True, False)]
+    assert lines[1].where == "disk, 64 KiB, huge pages: the worst of 3, of which 1 meet it"
+
+
 def test_tmpfs_is_shown_and_not_judged() -> None:
     cell = a_cell(kvlane=arm(1.0), fio_psync=arm(2.0)) | {"medium": "tmpfs"}
     assert line_of("load / fio", results(cell)).value is None
@@ -125,7 +140,7 @@ def test_control_cost_is_a_difference_of_medians_of_the_same_round() -> None:
     cell = a_cell("control", kvlane=arm(1.0, task_us=900), floor_verify=arm(1.0, task_us=260), kvlane__=arm(1.0, task_us=900))
     line = line_of("control", results(cell | {"medium": "tmpfs", "block_bytes": 4096}))
     assert (line.value, line.unit, line.wanted) == (10.0, "µs a block", "≤ 3")
-    assert line.verdict.startswith("not met by 7 µs a block (233%), because a block takes")
+    assert line.verdict.startswith("not met by 7 µs a block (233%): a block takes")
     assert (line.noise.low, line.noise.high) == (0, 0) if line.noise else False
 
 
@@ -155,19 +170,46 @@ TABLES: dict[str, Any] = {
     [
         (
             "no-op",
-            "not met by 0.5 (33%), because of 100 µs the sidecar's process computes 80; the echo's 50 µs hold 20; "
+            "not met by 0.5 (33%): of 100 µs the sidecar's process computes 80; the echo's 50 µs hold 20; "
             "on one core 40 beside 20 µs, 2.00 times",
         ),
         ("deadline", "met"),
         ("with 1,000 operations stuck on another device: throughput", "met"),
-        ("with 1,000 operations stuck on another device: extra", "not met by 5 MiB (20%), because of it resident 30.0 MiB"),
+        ("with 1,000 operations stuck on another device: extra", "not met by 5 MiB (20%): of it resident 30.0 MiB"),
         ("start", "not measured: RuntimeError: nothing starts"),
         ("idle", "met"),
-        ("cost per block", "not met by 0.8 (67%), because it is 18.0 µs a block, and 9.0 µs at 1"),
+        ("cost per block", "not met by 0.8 (67%): it is 18.0 µs a block, and 9.0 µs at 1"),
     ],
 )
 def test_the_judgements_of_the_tables(goal: str, verdict: str) -> None:
     assert line_of(goal, results(tables=TABLES)).verdict == verdict
+
+
+def test_a_slow_start_is_told_step_by_step() -> None:
+    steps = {"ready_ms": 41.0, "node_ms": 24.0, "node_and_addon_ms": 25.0, "node_addon_and_code_ms": 29.0}
+    start = {**TRIP, "ready_cpu_ms": 40.0, "node_cpu_ms": 23.0, **{name: {**TRIP["ratio"], "value": ms} for name, ms in steps.items()}}
+    assert line_of("start", results(tables={"start": start})).verdict == (
+        "not met by 0.8 (67%): of 41.0 ms to ready, 40.0 are CPU time; an empty script takes 24.0 ms (23.0 of them CPU time), "
+        "with the addon loaded 25.0, with the bundle's code read too 29.0; to run it up to ready is the rest"
+    )
+
+
+def test_growth_names_the_sizes_between_too() -> None:
+    points = [{"n": 2049.0, "load": 9.0}, {"n": 1002048.0, "load": 9.0}]
+    beside = [{"load": {**TRIP["ratio"], "value": value}} for value in (1.0, 1.7, 1.1)]
+    found = {"points": points, "grown": {"load": TRIP["a_a"]}, "beside": beside, "against": "a store of 2,048"}
+    where = line_of("cost per block", results(tables={"growth": {"blocks in the store": found}})).where
+    assert where == "load over blocks in the store: 1,002,048 / a store of 2,048 (before that, in four rounds each: 1.00 to 1.70)"
+
+
+def test_a_peer_that_no_table_asked_for_yet_has_not_failed() -> None:
+    text = report.text_of(results(a_cell(kvlane=arm(2.0)), planned=["load: load", "peers: load"]))
+    assert "| not run: no table that ran asked for it; 1 have not run yet |" in text
+
+
+def test_a_table_without_the_product_compares_with_its_first_arm() -> None:
+    rows = report.cell_rows(a_cell(kvlane_4k=arm(2.0), fio_psync=arm(1.0)))
+    assert [row[3] for row in rows] == ["", "2.000 (2.00 to 2.00)"]
 
 
 def test_one_early_answer_is_a_goal_missed() -> None:

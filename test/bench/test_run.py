@@ -126,7 +126,7 @@ def test_a_peer_that_did_not_install_is_listed_with_what_pip_said(tmp_path: Path
     assert found["failed"] == {"nixl-aio": expected}
 
 
-CONDITIONS = {"commit": "c", "cpu": "x", "cores": 2, "kernel": "k", "node": "n", "fio": "f", "load_average": ["0"]}
+CONDITIONS = {"source": "c", "cpu": "x", "cores": 2, "kernel": "k", "node": "n", "fio": "f", "load_average": ["0"]}
 GOOD: dict[str, Any] = {"arms": {"kvlane": {}}, "failed": {}}
 
 
@@ -147,7 +147,7 @@ def test_a_full_run_goes_on_where_it_stopped_and_tries_again_what_failed(tmp_pat
 
 
 def test_another_source_or_machine_begins_anew(tmp_path: Path) -> None:
-    assert not unfinished(tmp_path / "full.json", commit="d").has("one")
+    assert not unfinished(tmp_path / "full.json", source="d").has("one")
     assert not unfinished(tmp_path / "full.json", cores=4).has("one")
 
 
@@ -227,3 +227,24 @@ def test_results_are_whole_or_not_there(tmp_path: Path) -> None:
     found.save()
     assert json.loads(found.path.read_text())["form"] == "short"
     assert [path.name for path in found.path.parent.iterdir()] == ["short.json"]
+
+
+def test_a_run_goes_on_after_a_change_of_words_and_not_after_one_of_what_is_measured(tmp_path: Path) -> None:
+    def git(*words: str) -> None:
+        subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@t", "-C", str(tmp_path), *words], check=True, capture_output=True)
+
+    git("init", "-q")
+    for name in ("native/core/lane.cc", "test/bench/cell.py", "test/bench/report.py", "README.md"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("one")
+    git("add", ".")
+    git("commit", "-qm", "one")
+    before = host.source(tmp_path)
+    for name in ("test/bench/report.py", "README.md"):
+        (tmp_path / name).write_text("two")
+    git("commit", "-qam", "two")
+    assert host.source(tmp_path) == before
+    (tmp_path / "native/core/lane.cc").write_text("two")
+    changed = host.source(tmp_path)
+    git("commit", "-qam", "three")
+    assert len({before, changed, host.source(tmp_path)}) == 3

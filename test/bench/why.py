@@ -1,5 +1,5 @@
-"""Why a goal is missed, from what was profiled in the same rounds: whose threads used the CPU, how busy the cores were, and how
-much of the way the plain C++ programs get. Facts side by side; nothing here guesses."""
+"""What was measured beside a goal that is missed, in the same rounds: whose threads used the CPU, how busy the cores were, how much
+of the way the plain C++ programs get. Facts side by side, no causes: those are the reader's to find."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ def by_thread(cell: dict[str, Any], name: str) -> str:
     if whole <= 0:
         return "no profile of it"
     shares = sorted(((seconds / whole, thread) for thread, seconds in spent.items()), reverse=True)
-    return ", ".join(f"{thread} {share:.0%}" for share, thread in shares if share >= SHARE_MIN)
+    named = [(share, thread) for share, thread in shares if share >= SHARE_MIN]
+    rest = 1 - sum(share for share, _ in named)
+    return ", ".join(f"{thread} {share:.0%}" for share, thread in [*named, *([(rest, "all others")] if rest >= 0.005 else [])])
 
 
 def busy(cell: dict[str, Any], *names: str) -> str:
@@ -72,4 +74,8 @@ def of_round_trip(trip: dict[str, Any]) -> str:
 def of_start(start: dict[str, Any]) -> str:
     ready, node = start["ready_ms"]["value"], start["node_ms"]["value"]
     cpu, node_cpu = start["ready_cpu_ms"], start["node_cpu_ms"]
-    return f"of {ready:.1f} ms to ready, {cpu:.1f} are CPU time; an empty script takes {node:.1f} ms, {node_cpu:.1f} of them CPU time"
+    with_addon, with_code = start["node_and_addon_ms"]["value"], start["node_addon_and_code_ms"]["value"]
+    return (
+        f"of {ready:.1f} ms to ready, {cpu:.1f} are CPU time; an empty script takes {node:.1f} ms ({node_cpu:.1f} of them CPU time), "
+        f"with the addon loaded {with_addon:.1f}, with the bundle's code read too {with_code:.1f}; to run it up to ready is the rest"
+    )
