@@ -38,6 +38,7 @@ class Line:
     noise: stats.Estimate | None = None  # of the A/A beside it
     because: str = ""
     enough: bool = True  # pairs
+    unseen: int = 0  # places where it has to hold too, and nothing was measured
 
     @property
     def met(self) -> bool:
@@ -56,6 +57,8 @@ class Line:
         doubts = []
         if self.low is not None and self.high is not None and holds(self.low, self.wanted) != holds(self.high, self.wanted):
             doubts.append("the interval reaches over the goal")
+        if self.unseen:
+            doubts.append(f"{self.unseen} more not measured")
         if self.restless:
             doubts.append("the A/A says that the machine was restless")
         doubt = f" ({'; '.join(doubts)})" if doubts else ""
@@ -88,13 +91,11 @@ def asked(results: Results, arm: str, *where: Any, **also: Any) -> Iterator[dict
     return (cell for cell in cells(results, *where, **also) if {arm, "all"} & {*cell["arms"], *cell["failed"]})
 
 
-def still_to_come(results: Results, arm: str, table: str, op: str, pages: str) -> int:
-    """How many cells with this arm were planned, and the run has not come to."""
+def still_to_come(results: Results, arm: str, table: str, op: str, *sizes: int, **also: Any) -> list[str]:
+    """Where the arm was to be measured for this, and the run has not come to it."""
     absent = set(known.missing(results)) - set(results["cells"])
-    return sum(
-        cell.name in absent and (cell.table, cell.op, cell.pages) == (table, op, pages) and cell.medium != "tmpfs" and arm in cell.arms
-        for cell in (plan.full() if absent else [])
-    )
+    todo = [{**vars(cell), "name": cell.name, "arms": {}, "failed": dict.fromkeys(cell.arms, "")} for cell in plan.full() if cell.name in absent]
+    return [where_of(cell) for cell in asked({"cells": {cell["name"]: cell for cell in todo}}, arm, table, op, *sizes, **also)] if todo else []
 
 
 def size_name(size: int) -> str:
@@ -143,15 +144,15 @@ def with_reason(line: Line, because: str) -> Line:
 def worst(lines: list[Line], to_come: int = 0) -> Line:
     """A goal that has to hold everywhere, as one line: that of the place where it holds least. `to_come`: places not measured yet."""
     measured = [line for line in lines if line.value is not None and line.enough] or [line for line in lines if line.value is not None]
+    planned = len(lines) + to_come
     if not measured:
-        return lines[0]
+        return Line(**{**lines[0].__dict__, "where": "" if planned > 1 else lines[0].where})
     more = measured[0].wanted[0] in "≥>"
     found = (min if more else max)(measured, key=lambda line: line.value or 0.0)
-    planned = len(lines) + to_come
     if planned == 1:
         return found
     where = f"{found.where}: the worst of {len(measured)}, of which {sum(line.met for line in measured)} meet it"
-    return Line(**{**found.__dict__, "where": where + (f"; {planned - len(measured)} not measured" if planned > len(measured) else "")})
+    return Line(**{**found.__dict__, "where": where, "unseen": planned - len(measured)})
 
 
 def control(cell: dict[str, Any]) -> Line:
@@ -183,11 +184,13 @@ def all_lines(results: Results) -> list[Line]:
         lines.extend(of_goal or [Line(goal, "", wanted, None, because=why_missing(results))])
 
     def ratio(goal: str, wanted: str, ours: str, theirs: str, where: tuple[Any, ...], what: str = "rate", **also: Any) -> None:
-        each(goal, wanted, map(ratios(goal, wanted, ours, theirs, what), asked(results, theirs, *where, **also)))
+        found = list(map(ratios(goal, wanted, ours, theirs, what), asked(results, theirs, *where, **also)))
+        absent = still_to_come(results, theirs, *where, **also)
+        each(goal, wanted, [*found, *(Line(goal, place, wanted, None, because=why_missing(results)) for place in absent)])
 
     def everywhere(goal: str, wanted: str, theirs: str, what: str, table: str, op: str, memory: str) -> None:
         judged = list(map(ratios(goal, wanted, "kvlane", theirs, what), asked(results, theirs, table, op, pages=memory)))
-        each(goal, wanted, [worst(judged, still_to_come(results, theirs, table, op, memory))] if judged else [])
+        each(goal, wanted, [worst(judged, len(still_to_come(results, theirs, table, op, pages=memory)))] if judged else [])
 
     ratio("load / fio psync of the same depth", "≥ 0.97", "kvlane", "fio-psync", ("load", "load", MIB, 4 * MIB))
     ratio("load 256 KiB / fio psync", "≥ 0.95", "kvlane", "fio-psync", ("load", "load", 256 * KIB))
@@ -220,7 +223,10 @@ def all_lines(results: Results) -> list[Line]:
 def why_missing(results: Results) -> str:
     if results.get("cut"):
         return f"the run was cut short {results['cut']}"
-    return "the run has not come to it" if known.missing(results) else "it was not asked for"
+    if known.missing(results):
+        return "the run has not come to it"
+    pages = str(results["conditions"].get("huge_pages", "huge"))
+    return "it was not asked for" if pages == "huge" else f"it was not asked for, or wants huge pages ({pages})"
 
 
 def of_round_trip(trip: dict[str, Any]) -> list[Line]:
@@ -280,8 +286,9 @@ def of_growth(growth: dict[str, Any]) -> list[Line]:
             cheapest = points[costs.index(min(costs))]["n"]
             because = f"it is {costs[-1]:.1f} µs a block, and {min(costs):.1f} µs at {cheapest:,.0f}"
             where = f"{op} over {what}: {points[-1]['n']:,.0f} / {found['against']}"
-            if between := [point[op]["value"] for point in found.get("beside", [])[:-1]]:
-                where += f" (before that, in four rounds each: {min(between):.2f} to {max(between):.2f})"
+            if between := found.get("beside", [])[:-1]:
+                seen = [point[op]["value"] for point in between]
+                where += f" (at fewer, of {between[0][op]['n']:.0f} rounds each: {min(seen):.2f} to {max(seen):.2f})"
             line = of_estimate("cost per block does not grow", where, "≤ 1.2", estimated(ratio))
             lines += [line if line.met else with_reason(line, because)]
     return lines

@@ -77,8 +77,23 @@ def cpu_model() -> str:
     return platform.processor()
 
 
-MEASURED = ("sidecar", "native", "protocol", "clients/python/src", "package-lock.json", "test/bench", "test/stall")
-NOT_MEASURED = ("*.md", "test/bench/test_*", *(f"test/bench/{name}.py" for name in ("report", "page", "goals", "why")))  # what is said of it
+# What is measured, what measures it, and what both are built by; and of that what changes no figure.
+MEASURED = (
+    "sidecar",
+    "native",
+    "protocol",
+    "clients/python/src",
+    "clients/python/tests/stall.py",
+    "package.json",
+    "package-lock.json",
+    "test/bench",
+    "test/stall",
+    "test/vllm",
+)
+NOT_MEASURED = (
+    *("*.md", "*.test.ts", "native/core/test", "native/fuzz", "protocol/golden", "test/bench/test_*"),
+    *(f"test/bench/{name}.py" for name in ("report", "page", "goals", "why")),
+)
 
 
 def commit(checkout: Path) -> str:
@@ -89,12 +104,14 @@ def commit(checkout: Path) -> str:
 
 
 def source(checkout: Path) -> str:
-    """What is measured, and what measures: a run goes on only with the same. What is written about it may change meanwhile."""
+    """Of every file that decides what a run finds, committed or not. Empty if git cannot say which they are: then no run goes on."""
+    git = ["git", "-C", str(checkout), "ls-files", "-z", "-co", "--exclude-standard", "--", *MEASURED, *(f":!{path}" for path in NOT_MEASURED)]
+    listed = subprocess.run(git, capture_output=True, timeout=20, check=False).stdout
     found = hashlib.sha256()
-    for words in (("ls-files", "-s"), ("diff", "HEAD")):
-        git = ["git", "-C", str(checkout), *words, "--", *MEASURED, *(f":!{path}" for path in NOT_MEASURED)]
-        found.update(subprocess.run(git, capture_output=True, timeout=20, check=False).stdout)
-    return found.hexdigest()[:10]
+    for name in sorted(set(listed.split(b"\0")) - {b""}):
+        path = checkout / os.fsdecode(name)
+        found.update(name + b"\0" + (path.read_bytes() if path.is_file() else b"") + b"\0")
+    return found.hexdigest()[:10] if listed else ""
 
 
 def conditions(checkout: Path) -> dict[str, Any]:

@@ -94,6 +94,10 @@ def over_sizes(cells: list[dict[str, Any]], title: str) -> str:
     return drawn(draw, 8.5, 3.6, 0.7, 1.8)
 
 
+def colour(line: goals.Line, judged: bool) -> str:
+    return "#888" if not (judged and line.enough) else "#1764ab" if line.met else "#c33"
+
+
 def overview(lines: list[goals.Line], judged: bool) -> str:
     """Each goal that has a bound above 0: how far on the good side of it, as a factor; 1 is the goal. Grey where nothing is judged."""
     rows = []
@@ -104,15 +108,14 @@ def overview(lines: list[goals.Line], judged: bool) -> str:
         low, high = (line.value, line.value) if line.low is None or line.high is None else (line.low, line.high)
         more = line.wanted[0] in "≥>"
         better = [v / bound if more else bound / max(v, 1e-9) for v in ((line.value, low, high) if more else (line.value, high, low))]
-        rows.append((f"{line.goal} ({line.where})" if line.where else line.goal, line.met, better))
+        rows.append((f"{line.goal} ({line.where})" if line.where else line.goal, colour(line, judged), better))
     if not rows:
         return ""
 
     def draw(figure: Any) -> None:
         axes = figure.add_subplot()
-        for y, (_, met, (value, low, high)) in enumerate(reversed(rows)):
+        for y, (_, color, (value, low, high)) in enumerate(reversed(rows)):
             left, right = max(value - low, 0), max(high - value, 0)
-            color = "#888" if not judged else "#1764ab" if met else "#c33"
             axes.errorbar(value, y, xerr=[[left], [right]], fmt="o", color=color, capsize=2, markersize=4)
         axes.set_yticks(range(len(rows)), [name for name, _, _ in reversed(rows)], fontsize=7)
         axes.axvline(1, color="#333", linewidth=0.8)
@@ -152,7 +155,7 @@ def body(results: dict[str, Any]) -> list[str]:
         groups.setdefault((cell["table"], cell["op"], cell["medium"]), []).append(cell)
     for (name, op, medium), cells in groups.items():
         parts.append(f"<h2>{html.escape(f'{name}: {op}, {medium}')}</h2>")
-        if len({cell["block_bytes"] for cell in cells}) > 1:
+        if len({cell["block_bytes"] for cell in cells if cell["arms"]}) > 1:
             parts.append(over_sizes(cells, f"{op}, {medium}"))
         for cell in cells:
             parts.append(f"<details><summary>{html.escape(cell['name'])}</summary>{table(report.CELL_HEAD, report.cell_rows(cell))}")

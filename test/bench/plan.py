@@ -46,7 +46,7 @@ def short() -> list[Cell]:
         Cell("load", "tmpfs", "load", ("kvlane", "floor-verify", "fio-psync")),
         Cell("load", "disk", "load", ("kvlane", "fio-psync")),
         Cell("pages", "ram-ext4", "load", ("kvlane", "kvlane-4k", "kvlane-4k-direct", "floor", "floor-4k")),
-        Cell("pages", "ram-ext4", "again", ("kvlane-4k", "kvlane-4k-bounced")),
+        Cell("pages", "ram-ext4", "again", ("kvlane-4k", "kvlane-4k-bounced"), pages="4k"),
         Cell("queues", "ram-ext4", "load", ("kvlane-4k", "fio-io_uring"), pages="4k"),
         Cell("naive", "ram-ext4", "load", ("kvlane", "threads", "node"), pages="4k"),
         Cell("lookup", "ram-ext4", "lookup", LOOKUP, pages="4k", tasks=1),
@@ -107,7 +107,7 @@ def full() -> list[Cell]:
         ]
         cells += [Cell("sidecars", medium, "load", ("kvlane", "floor-verify"), copies=n, data_bytes=128 * MIB) for n in (1, 2, 4)]
         cells += [Cell("pages", medium, "load", PAGES, size) for size in PAGE_SIZES]
-        cells += [Cell("pages", medium, "again", ("kvlane-4k", "kvlane-4k~", "kvlane-4k-bounced"))]
+        cells += [Cell("pages", medium, "again", ("kvlane-4k", "kvlane-4k~", "kvlane-4k-bounced"), pages="4k")]
         cells += [Cell("queues", medium, "load", SMALL_PAGES, size, pages="4k") for size in PEER_SIZES]
     cells += [Cell("lookup", "tmpfs", "lookup", LOOKUP, pages="4k", tasks=1), *control()]
     cells = [replace(cell, slice_bytes=min(cell.slice_bytes, NEW_BLOCKS_MAX * cell.block_bytes)) for cell in cells]

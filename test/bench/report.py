@@ -47,12 +47,14 @@ def goal_rows(results: dict[str, Any]) -> list[list[str]]:
 
 def peer_rows(results: dict[str, Any]) -> list[list[str]]:
     rows = []
+    absent, planned = set(missing(results)), plan.full()
     for name in PEERS:
         facts: dict[str, Any] = {}
-        error = none = f"{NOT_ASKED}; {len(missing(results))} have not run yet" if missing(results) else NOT_ASKED
+        to_come = sum(cell.name in absent and name in cell.arms for cell in planned)
+        error = none = f"{NOT_ASKED}; {to_come} that will have not run yet" if to_come else NOT_ASKED
         for cell in results["cells"].values():
             facts = cell["arms"].get(name, {}).get("facts", facts)
-            error = cell["failed"].get(name, cell["failed"].get("all", error) if error == none else error)
+            error = cell["failed"].get(name, error)
         ran = f"run, version {facts['version']}" if facts else f"not run: {error}" if error == none else f"failed: {error}"
         rows.append([name, ARMS[name].about, f"{ran}; but elsewhere: {error}" if facts and error != none else ran])
     return rows
@@ -115,8 +117,8 @@ def condition_rows(results: dict[str, Any]) -> list[list[str]]:
     c = results["conditions"]
     rows = [[name.replace("_", " "), str(value)] for name, value in c.items() if name != "load_average"]
     rows += [[name, str(about)] for name, about in results.get("media", {}).items()]
-    loads = ", ".join(p["load_average"][0] for p in results["parts"])
-    return [*rows, ["parts", f"{len(results['parts'])}, load averages at their beginning {loads}"]]
+    parts = ", ".join(f"{p.get('commit', '')} at load average {p['load_average'][0]}" for p in results["parts"])
+    return [*rows, ["parts", f"{len(results['parts'])}: {parts}"]]
 
 
 def circumstances(cell: dict[str, Any]) -> str:
@@ -129,25 +131,30 @@ def profile_lines(cell: dict[str, Any]) -> list[str]:
 
 
 JUDGEMENT = (
-    "Not judged: a run of this form only shows that everything runs; its figures are of a few tenths of a second each.",
-    "A ratio is the median of those of the rounds; a round goes through all arms of its table and back (A,B,C,C,B,A), and the next begins with "
-    "another. The 95 % are a bootstrap over the rounds. A/A: the same for the product against itself. Judged on file systems with a device; "
-    "tmpfs shows what the software costs per byte. What stands behind a missed goal was measured beside it.",
+    "Not judged: a run of this form has too little of it for that; the short one only shows that everything runs.",
+    "A ratio is the median of those of the rounds (of a p99: over all rounds together); a round goes through all arms of its table "
+    "and back (A,B,C,C,B,A), and the next begins with another. The 95 % are a bootstrap over the rounds. A/A: the same for the "
+    "product against itself (start: the empty script). Judged on file systems with a device, control cost on tmpfs, as a difference; "
+    "else tmpfs shows what the software costs per byte. What stands behind a missed goal was measured beside it.",
 )
 
 
 def notes(results: dict[str, Any]) -> list[str]:
     """What a reader must know to read the ratios rightly."""
     found = [
-        "both sides of a ratio on the same page size, said with each table, but for the tables called pages, which compare those; "
-        "data made fresh, read and written with O_DIRECT, which tmpfs has not",
+        "both sides of a ratio on the page size that is said with the table, but for the tables called pages, which compare those; on 4 "
+        "KiB pages kvlane loads by way of private huge pages, as it does for users. Data made fresh, read and written with O_DIRECT, "
+        "which tmpfs has not",
         "fio's buffers are a few MiB and stay in the cache; the others go round their arena. On RAM media that flatters fio: see the floor",
         "fio is a new process in each slice, of which only its running time counts; the others do a little of the same first, uncounted",
         "tasks of Python arms are answered in the order in which they were sent, those of Node and the floor as they come",
-        "peers, libaio, io_uring and kvlane's engine aio: blocks of 64 KiB and 1 MiB; peers not on tmpfs, LMCache not over old blocks, which "
-        "it keeps. Node: 64 KiB, 1 and 4 MiB, and on tmpfs look-ups. One task outstanding: loads and look-ups. Several sidecars: loads of "
-        "1 MiB. Stuck calls beside it: loads of 256 KiB",
     ]
+    if results["form"] == "full":
+        found.append(
+            "peers, libaio and io_uring: blocks of 64 KiB and 1 MiB; kvlane's engine aio: those, and in control. No fio stores new blocks. "
+            "Peers not on tmpfs, LMCache not over old blocks, which it keeps. Node: 64 KiB, 1 and 4 MiB, and on tmpfs look-ups. One task "
+            "outstanding: loads and look-ups. Several sidecars: loads of 1 MiB. Stuck calls beside it: loads of 256 KiB"
+        )
     if results["conditions"].get("thp") == "always":
         found.append("transparent huge pages are set to always, so that fio's and Node's small pages may be huge ones")
     if (pages := results["conditions"].get("huge_pages", "huge")) != "huge":

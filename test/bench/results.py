@@ -9,6 +9,8 @@ from typing import Any
 
 from arms import arm_of
 
+THE_SAME = ("source", "cpu", "cores", "kernel", "thp", "shmem_thp", "node", "python", "client_json", "fio")
+
 
 class Results:
     """`known`: conditions (of the first part), parts, form, planned, cells and tables by name, media, cut."""
@@ -25,8 +27,8 @@ class Results:
         """With an unfinished run of the same source on the same machine. What failed there is tried again."""
         with contextlib.suppress(OSError, ValueError, KeyError):
             before = json.loads(self.path.read_text())
-            same = all(before["conditions"][name] == conditions[name] for name in ("source", "cpu", "cores", "kernel", "node", "fio"))
-            if same and not is_complete(before):
+            same = all(before["conditions"][name] == conditions[name] for name in THE_SAME)
+            if same and conditions["source"] and not is_complete(before):
                 before["cells"] = {name: cell for name, cell in before["cells"].items() if cell["arms"]}
                 before["tables"] = {name: table for name, table in before["tables"].items() if "failed" not in table}
                 self.known = before
@@ -39,6 +41,7 @@ class Results:
             self.known["tables"][item] = {"failed": why}
             return
         about = {"table": item.table, "medium": item.medium, "op": item.op, "block_bytes": item.block_bytes, "pages": item.pages}
+        about["task_blocks"] = item.task_blocks
         self.known["cells"][item.name] = {"name": item.name, **about, "arms": {}, "failed": {"all": why}}
 
     def broken(self) -> list[str]:

@@ -88,14 +88,26 @@ def test_a_goal_for_everywhere_is_judged_where_it_holds_least() -> None:
     cells = [a_cell(kvlane=arm(2.0), threads=arm(theirs)) | {"name": f"{i}", "block_bytes": MIB << i} for i, theirs in sizes]
     broken = a_cell(kvlane=arm(2.0)) | {"name": "broken", "failed": {"threads": "gone"}}
     line = line_of("naive: load, throughput / threads", results(*cells, broken))
-    assert (line.value, line.where) == (0.8, "disk, 2 MiB, huge pages: the worst of 3, of which 2 meet it; 1 not measured")
+    assert (line.value, line.where) == (0.8, "disk, 2 MiB, huge pages: the worst of 3, of which 2 meet it")
+    assert "(1 more not measured" in line.verdict
 
 
 def test_what_a_cut_run_has_not_come_to_is_counted_where_a_goal_holds_everywhere() -> None:
     first, *others = [c.name for c in plan.full() if (c.table, c.op, c.pages) == ("naive", "load", "4k") and "node" in c.arms]
     cell = a_cell("naive", kvlane=arm(2.0), node=arm(1.0)) | {"name": first, "pages": "4k"}
     line = line_of("naive: load, throughput / node", results(cell, planned=[first, *others, "growth"]))
-    assert line.where == f"disk, 1 MiB, 4k pages: the worst of 1, of which 1 meet it; {len(others)} not measured"
+    assert line.where == "disk, 1 MiB, 4k pages: the worst of 1, of which 1 meet it"
+    assert line.verdict == f"met ({len(others)} more not measured)"
+
+
+def test_what_a_cut_run_has_not_come_to_has_its_line() -> None:
+    names = [c.name for c in plan.full() if (c.table, c.medium, c.block_bytes) == ("load", "disk", 4 * MIB)]
+    known = results(a_cell(kvlane=arm(2.0), fio_psync=arm(2.0)), planned=["load: load", *names], cut="by SIGINT")
+    lines = [line for line in goals.all_lines(known) if line.goal == "load / fio psync of the same depth"]
+    assert [(line.where, line.verdict) for line in lines] == [
+        ("disk, 1 MiB, huge pages", "met"),
+        ("disk, 4 MiB, huge pages", "not measured: the run was cut short by SIGINT"),
+    ]
 
 
 def test_the_cost_of_a_gigabyte_is_judged_at_every_size_too() -> None:
@@ -189,7 +201,7 @@ def test_a_slow_start_is_told_step_by_step() -> None:
     steps = {"ready_ms": 41.0, "node_ms": 24.0, "node_and_addon_ms": 25.0, "node_addon_and_code_ms": 29.0}
     start = {**TRIP, "ready_cpu_ms": 40.0, "node_cpu_ms": 23.0, **{name: {**TRIP["ratio"], "value": ms} for name, ms in steps.items()}}
     assert line_of("start", results(tables={"start": start})).verdict == (
-        "not met by 0.8 (67%): of 41.0 ms to ready, 40.0 are CPU time; an empty script takes 24.0 ms (23.0 of them CPU time), "
+        "not met by 0.8 (67%): of 41.0 ms to ready, 40.0 are CPU time; an empty script takes 24.0 ms, 23.0 of them CPU time; "
         "with the addon loaded 25.0, with the bundle's code read too 29.0; to run it up to ready is the rest"
     )
 
@@ -199,12 +211,13 @@ def test_growth_names_the_sizes_between_too() -> None:
     beside = [{"load": {**TRIP["ratio"], "value": value}} for value in (1.0, 1.7, 1.1)]
     found = {"points": points, "grown": {"load": TRIP["a_a"]}, "beside": beside, "against": "a store of 2,048"}
     where = line_of("cost per block", results(tables={"growth": {"blocks in the store": found}})).where
-    assert where == "load over blocks in the store: 1,002,048 / a store of 2,048 (before that, in four rounds each: 1.00 to 1.70)"
+    assert where == "load over blocks in the store: 1,002,048 / a store of 2,048 (at fewer, of 16 rounds each: 1.00 to 1.70)"
 
 
 def test_a_peer_that_no_table_asked_for_yet_has_not_failed() -> None:
-    text = report.text_of(results(a_cell(kvlane=arm(2.0)), planned=["load: load", "peers: load"]))
-    assert "| not run: no table that ran asked for it; 1 have not run yet |" in text
+    names = [c.name for c in plan.full() if "nixl-aio" in c.arms][:2]
+    text = report.text_of(results(a_cell(kvlane=arm(2.0)), planned=["load: load", "stuck", *names]))
+    assert "| not run: no table that ran asked for it; 2 that will have not run yet |" in text
 
 
 def test_a_table_without_the_product_compares_with_its_first_arm() -> None:

@@ -22,7 +22,7 @@ from arms import HERE, Arm
 from cell import Cell
 from main import CutShort, handle_signals
 from media import Medium
-from results import Results, missing
+from results import THE_SAME, Results, missing
 from worker import ArmFailed
 
 
@@ -126,7 +126,7 @@ def test_a_peer_that_did_not_install_is_listed_with_what_pip_said(tmp_path: Path
     assert found["failed"] == {"nixl-aio": expected}
 
 
-CONDITIONS = {"source": "c", "cpu": "x", "cores": 2, "kernel": "k", "node": "n", "fio": "f", "load_average": ["0"]}
+CONDITIONS = {**dict.fromkeys(THE_SAME, "x"), "cores": 2, "load_average": ["0"]}
 GOOD: dict[str, Any] = {"arms": {"kvlane": {}}, "failed": {}}
 
 
@@ -149,6 +149,7 @@ def test_a_full_run_goes_on_where_it_stopped_and_tries_again_what_failed(tmp_pat
 def test_another_source_or_machine_begins_anew(tmp_path: Path) -> None:
     assert not unfinished(tmp_path / "full.json", source="d").has("one")
     assert not unfinished(tmp_path / "full.json", cores=4).has("one")
+    assert not unfinished(tmp_path / "full.json", client_json="json").has("one")
 
 
 def test_a_whole_run_is_not_gone_on_with(tmp_path: Path) -> None:
@@ -233,18 +234,22 @@ def test_a_run_goes_on_after_a_change_of_words_and_not_after_one_of_what_is_meas
     def git(*words: str) -> None:
         subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@t", "-C", str(tmp_path), *words], check=True, capture_output=True)
 
+    assert host.source(tmp_path) == ""
     git("init", "-q")
-    for name in ("native/core/lane.cc", "test/bench/cell.py", "test/bench/report.py", "README.md"):
+    for name in ("native/core/lane.cc", "test/bench/cell.py", "test/bench/report.py", "protocol/README.md"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("one")
     git("add", ".")
     git("commit", "-qm", "one")
     before = host.source(tmp_path)
-    for name in ("test/bench/report.py", "README.md"):
+    for name in ("test/bench/report.py", "protocol/README.md"):
         (tmp_path / name).write_text("two")
+    assert host.source(tmp_path) == before
     git("commit", "-qam", "two")
     assert host.source(tmp_path) == before
     (tmp_path / "native/core/lane.cc").write_text("two")
     changed = host.source(tmp_path)
     git("commit", "-qam", "three")
+    assert host.source(tmp_path) == changed
+    (tmp_path / "native/core/new.cc").write_text("not added yet")
     assert len({before, changed, host.source(tmp_path)}) == 3

@@ -74,8 +74,7 @@ def of_round_trip(trip: dict[str, Any]) -> str:
 def of_start(start: dict[str, Any]) -> str:
     ready, node = start["ready_ms"]["value"], start["node_ms"]["value"]
     cpu, node_cpu = start["ready_cpu_ms"], start["node_cpu_ms"]
-    with_addon, with_code = start["node_and_addon_ms"]["value"], start["node_addon_and_code_ms"]["value"]
-    return (
-        f"of {ready:.1f} ms to ready, {cpu:.1f} are CPU time; an empty script takes {node:.1f} ms ({node_cpu:.1f} of them CPU time), "
-        f"with the addon loaded {with_addon:.1f}, with the bundle's code read too {with_code:.1f}; to run it up to ready is the rest"
-    )
+    said = f"of {ready:.1f} ms to ready, {cpu:.1f} are CPU time; an empty script takes {node:.1f} ms, {node_cpu:.1f} of them CPU time"
+    steps = [("with the addon loaded", "node_and_addon_ms"), ("with the bundle's code read too", "node_addon_and_code_ms")]
+    known = [f"{step} {start[name]['value']:.1f}" for step, name in steps if name in start]
+    return "; ".join([said, *([f"{', '.join(known)}; to run it up to ready is the rest"] if known else [])])
