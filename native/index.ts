@@ -130,10 +130,10 @@ export type OpSpec = { id: number; mount: number; rootGeneration: number; /** 0:
   | { kind: 'store'; namespace: string; hex: string; region: 0 | 1; offset: number; bytes: number; replace: boolean; durable: boolean; fileMode: number }
   | { kind: 'lookup'; namespace: string; names: readonly string[] }
   /**
-   * inode, modifiedNs (as `list` tells them; '' or absent: any): only this very file, else ok with `kept`; with `inode` it is unlinked and
-   * not recycled. fence 'collector/8' ('' or absent: none): only while 7 is the highest lease, else `fenced`.
+   * inode, modifiedNs (as `list` tells them; '' or absent: any): only this very file, else ok with `kept`; with `inode` it is unlinked,
+   * unless `recycles`: then it is kept to be overwritten, as any other. fence 'collector/8' ('' or absent: none): only while 7 is the highest lease, else `fenced`.
    */
-  | { kind: 'remove'; namespace: string; hex: string; inode?: string; modifiedNs?: string; fence?: string }
+  | { kind: 'remove'; namespace: string; hex: string; inode?: string; modifiedNs?: string; recycles?: boolean; fence?: string }
   | { kind: 'aside'; namespace: string; hex: string; inode: string; fileMode: number }
   | { kind: 'identify'; create: boolean; fileMode: number }
   | { kind: 'namespace'; namespace: string; fingerprint: string; bump: boolean; fileMode: number }

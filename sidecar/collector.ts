@@ -295,7 +295,7 @@ export class Collector implements Alarm {
         return;
       }
       if (block !== null) {
-        this.#ask({ kind: 'remove', block, fence: this.#lease.fence }, nowUs);
+        this.#ask({ kind: 'remove', block, recycles: !pass.urged, fence: this.#lease.fence }, nowUs);
         return;
       }
       pass.stage = 'sweeping';

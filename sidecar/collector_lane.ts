@@ -24,7 +24,8 @@ export type Ask =
   | { kind: 'lease'; step: LeaseStep | { action: 'leave'; number: number; text: string } }
   | SignAsk
   | { kind: 'list'; path: string; cookie: string }
-  | { kind: 'remove'; block: Candidate; fence: string }
+  /** recycles: its file may be kept for stores to come; else its room is wanted now. */
+  | { kind: 'remove'; block: Candidate; recycles: boolean; fence: string }
   | { kind: 'remove_file'; leftover: Leftover; fence: string };
 
 export interface AskAnswer {
@@ -172,7 +173,7 @@ function askedOf(ask: Ask): Asked {
     case 'list':
       return { path: ask.path, cookie: ask.cookie, entriesMax: SCAN_ENTRIES_MAX };
     case 'remove':
-      return { inode: ask.block.inode, modifiedNs: ask.block.modifiedNs, fence: ask.fence };
+      return { inode: ask.block.inode, modifiedNs: ask.block.modifiedNs, recycles: ask.recycles, fence: ask.fence };
     case 'remove_file':
       return { ...ask.leftover, fence: ask.fence };
   }

@@ -27,7 +27,7 @@ export interface Owner {
 export type Asked =
   | { path: string; cookie: string; entriesMax: number }
   | { path: string; inode: string; changedNs: string; fence: string }
-  | { inode?: string; modifiedNs?: string; fence?: string }
+  | { inode?: string; modifiedNs?: string; recycles?: boolean; fence?: string }
   | { olderUs: number }
   | { action: 'look' | 'take' | 'renew' | 'leave' | 'listen' | 'tell'; number: number; text: string };
 

@@ -58,6 +58,7 @@ class Fields {
         if (!value.IsBoolean()) throw misuse(object_.Env(), std::string("submit: ") + name + " must be true or false");
         return value.As<Napi::Boolean>().Value();
     }
+    bool truth_if_given(const char* name) const { return !object_.Get(name).IsUndefined() && truth(name); }
     // A number of 64 bits in decimal digits, as a JavaScript number could not hold it. Empty, or not there at all: 0.
     uint64_t digits(const char* name) const {
         const Napi::Value value = object_.Get(name);
@@ -182,6 +183,7 @@ std::shared_ptr<Operation> operation_from_js(Core& core, Napi::Value value, Lane
             operation->hex = fields.name("hex");
             operation->inode = fields.digits("inode");
             operation->modified_ns = fields.digits("modifiedNs");
+            operation->recycles = fields.truth_if_given("recycles");
             operation->fence = fields.fence("fence");
             break;
         case Kind::remove_file:

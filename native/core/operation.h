@@ -108,6 +108,7 @@ struct Operation {
     uint32_t entries_max = 0;      // list
     LeaseAction lease = LeaseAction::look;
     bool replace = false;          // store: overwrite a block that exists
+    bool recycles = false;         // remove of a file that is named by its inode: it may be kept, to be overwritten
     bool durable = false;          // store: fsync file and directory before and after the rename
     bool create = false;           // identify: make the store when the directory has none
     bool bump = false;             // name_space: start a new generation

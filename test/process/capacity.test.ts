@@ -94,6 +94,24 @@ describe.each(ENGINES)('capacity (%s)', (engine) => {
     expect(usedBytes(root)).toBe(76 * FILE_BYTES);
   });
 
+  test('the files of what went are overwritten by the stores after it', async () => {
+    const args = limited(80, STEADY).slice(0, -2); // recycling as it comes
+    const root = freshDirectory();
+    const before = await startStore(root, { engine });
+    const keys = keysOf('e', 100);
+    await before.put(keys, BYTES);
+    keys.forEach((key, i) => age(before, key, 10_000 - i));
+    await before.client.shutdown(300);
+    const store = await startStore(root, { engine, args });
+    await until('it is within its limit', async () => (await capacityOf(store)).used_bytes === 76 * FILE_BYTES, () => capacityOf(store));
+    const inodes = new Set(readdirSync(join(root, 'recycle'), { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile()).map((entry) => statSync(join(entry.parentPath, entry.name)).ino));
+    expect(inodes.size).toBe(24);
+    const next = keysOf('f', 4);
+    await store.put(next, BYTES);
+    expect(next.map((key) => inodes.has(statSync(store.path(key)).ino))).toEqual(next.map(() => true));
+    expect((await store.get(next, BYTES)).map(({ data }, i) => data!.equals(patternOf(next[i]!, BYTES)))).toEqual(next.map(() => true));
+  });
+
   test('blocks of another user, which it may not open, are passed over, and the next ones go', async (context) => {
     if (process.geteuid!() !== 0) context.skip('SKIPPED: only root can make files of another user');
     const root = freshDirectory();

@@ -458,6 +458,19 @@ test('where the size of the file system is not told, a share removes nothing', (
   expect(one.picture()).toMatchObject({ limit_bytes: null, reason: expect.stringContaining('how large') as string });
 });
 
+// ---- what becomes of the files ----
+
+test('the files of what goes for the limit may be kept to be overwritten, and not while stores wait for room', () => {
+  const { one } = made(40 * MIB, blocks(50));
+  one.start();
+  one.clock.advance(5_000);
+  expect(one.asks('remove').map((ask) => ask.recycles)).toEqual(Array(12).fill(true));
+  urge(one);
+  one.clock.advance(5_000);
+  expect(one.asks('remove').slice(12).map((ask) => ask.recycles)).toContain(false);
+  expect(one.asks('remove').slice(12).map((ask) => ask.recycles)).not.toContain(true);
+});
+
 // ---- stores that find no room ----
 
 const urge = (one: Collecting): { waits: boolean; heard: boolean[] } => {

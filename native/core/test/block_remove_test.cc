@@ -92,16 +92,37 @@ TEST("only one of the two conditions may be asked for") {
     }
 }
 
-TEST("a file that was named by its inode is unlinked and never recycled; others are recycled as ever") {
-    for (const bool by_inode : {true, false}) {
+TEST("a file that was named by its inode is recycled only if that is asked for; others are as ever") {
+    struct Case {
+        bool by_inode, recycles;
+        uint64_t kept;
+    };
+    for (const auto [by_inode, recycles, kept] : {Case{true, false, 0}, Case{true, true, 1}, Case{false, false, 1}}) {
         TestStore store;
         store.mount->recycle.set_limits({.files = 10, .bytes = 1 << 20});
         put(store);
         const auto op = remove_seen(store);
         if (!by_inode) op->inode = 0;
+        op->recycles = recycles;
         CHECK(store.run(op).status == Status::ok);
-        CHECK_EQUAL(store.mount->recycle.figures().files, by_inode ? 0U : 1U);
+        CHECK_EQUAL(store.mount->recycle.figures().files, kept);
         CHECK(!std::filesystem::exists(store.path(key)));
+    }
+}
+
+TEST("another file under the name, or a lease that was taken, and nothing is kept to be overwritten") {
+    for (const bool fenced : {true, false}) {
+        TestStore store;
+        store.mount->recycle.set_limits({.files = 10, .bytes = 1 << 20});
+        put(store);
+        const auto op = remove_seen(store, fenced ? 1 : 0);
+        if (fenced) lease(store, 1);
+        else op->inode++;
+        op->recycles = true;
+        store.run(op);
+        CHECK(fenced ? op->result.status == Status::fenced : op->result.kept);
+        CHECK(std::filesystem::exists(store.path(key)));
+        CHECK_EQUAL(store.mount->recycle.figures().files, 0U);
     }
 }
 
