@@ -224,7 +224,7 @@ export class Collecting implements CollectorLane {
     return this.collector.picture(this.clock.nowUs()) as Record<string, unknown>;
   }
 
-  asks(kind: Ask['kind']): Ask[] {
-    return this.asked.filter((ask) => ask.kind === kind);
+  asks<Kind extends Ask['kind']>(kind: Kind): Extract<Ask, { kind: Kind }>[] {
+    return this.asked.filter((ask): ask is Extract<Ask, { kind: Kind }> => ask.kind === kind);
   }
 }
