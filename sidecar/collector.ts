@@ -192,7 +192,7 @@ export class Collector implements Alarm {
         this.#listAnswered(ask.path, answer, nowUs);
         break;
       case 'remove':
-        this.#removeAnswered(ask.block, answer, nowUs);
+        this.#removeAnswered(ask, answer, nowUs);
         break;
       case 'remove_file':
         this.#leftoverAnswered(ask.leftover, answer, nowUs);
@@ -299,8 +299,8 @@ export class Collector implements Alarm {
         return;
       }
       pass.stage = 'sweeping';
-      if (pass.urged && pass.evicted === 0) this.#urging.retried(false, nowUs); // nothing that may go: not so soon again
-      if (pass.urged) this.#urgedPassTells(pass.evicted > 0, nowUs);
+      if (pass.urged && pass.roomBytes === 0) this.#urging.retried(false, nowUs); // nothing that may go: not so soon again
+      if (pass.urged) this.#urgedPassTells(pass.roomBytes > 0, nowUs);
       if (this.#left) return; // the last of them ended a drain
     }
     const leftover = pass.leftovers.pop();
@@ -437,7 +437,7 @@ export class Collector implements Alarm {
     return !this.#deps.lane.isBusy(block.namespace, block.hex, nowUs);
   }
 
-  #removeAnswered(block: Candidate, answer: AskAnswer, nowUs: number): void {
+  #removeAnswered({ block, recycles }: Extract<Ask, { kind: 'remove' }>, answer: AskAnswer, nowUs: number): void {
     const pass = this.#pass;
     const removed = answer.status === 'ok' && !answer.kept;
     if ((removed || answer.status === 'not_found') && this.#usedBytes !== null) {
@@ -450,8 +450,8 @@ export class Collector implements Alarm {
     }
     if (pass === null) return;
     if (removed) {
-      pass.removed(block.allocatedBytes);
-      if (pass.urged && pass.freedBytes >= URGED_BYTES_MIN) this.#urgedPassTells(true, nowUs);
+      pass.removed(block.allocatedBytes, recycles);
+      if (pass.urged && pass.roomBytes >= URGED_BYTES_MIN) this.#urgedPassTells(true, nowUs);
     } else if (answer.status !== 'ok' && answer.status !== 'not_found') this.#removalFailed(pass, answer, `${block.namespace}/${block.hex}`, nowUs);
   }
 
@@ -515,7 +515,7 @@ export class Collector implements Alarm {
       if (failed === '') this.#deps.say('info', 'collected', fields);
       else this.#deps.say('warn', 'collecting failed', { reason: failed, ...fields });
     }
-    if (pass.urged && pass.stage !== 'sweeping') this.#urgedPassTells(pass.evicted > 0, nowUs);
+    if (pass.urged && pass.stage !== 'sweeping') this.#urgedPassTells(pass.roomBytes > 0, nowUs);
   }
 
   /** In the midst of it, and no failure: what it did is done, and whoever collects next begins anew. */
@@ -524,7 +524,7 @@ export class Collector implements Alarm {
     this.#pass = null;
     if (pass !== null && pass.evicted > 0) this.#deps.say('info', 'collected', this.#told(pass, nowUs));
     if (pass?.urged === true || this.#urging.wanted) this.#hearing.owes();
-    this.#urging.tell(pass !== null && pass.urged && pass.evicted > 0, nowUs);
+    this.#urging.tell(pass !== null && pass.urged && pass.roomBytes > 0, nowUs);
   }
 
   #urgedPassTells(madeRoom: boolean, nowUs: number): void {

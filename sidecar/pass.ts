@@ -20,6 +20,8 @@ export class Pass {
   urged: boolean;
   freedBytes = 0;
   evicted = 0;
+  /** Of it the file system has back: the files of the others wait to be overwritten. */
+  roomBytes = 0;
   failedRemovals = 0;
   /** Passed over, since removing them was refused; the first of them, and why. */
   refused = 0;
@@ -64,8 +66,9 @@ export class Pass {
     return 'later';
   }
 
-  removed(bytes: number): void {
+  removed(bytes: number, recycled: boolean): void {
     this.freedBytes += bytes;
+    if (!recycled) this.roomBytes += bytes;
     this.evicted += 1;
   }
 

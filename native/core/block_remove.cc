@@ -84,11 +84,18 @@ class RemoveWork final : public Removal {
         const std::string name = block_file(op_.hex);
         if ((op_.inode != 0 || op_.modified_ns != 0) && !is_that_file(lane, directory, name)) return;
         Recycling recycling(op_);
-        // Who names the file wants its room, unless told otherwise.
-        const bool keeps = (op_.inode == 0 || op_.recycles) && recycling.see(lane, root, directory, name.c_str());
+        // Who names the file wants its room, unless told otherwise; and that of files which wait here does as well.
+        const bool wants_room = op_.inode != 0 && !op_.recycles;
+        const bool keeps = !wants_room && recycling.see(lane, root, directory, name.c_str());
         if (fence_holds(lane, root)) {
             if (!lane.still_wanted(op_) || !op_.begin_commit()) end(Status::expired, 0, Phase::open);
-            else removed(keeps ? move(lane, directory, name, recycling) : lane.unlink(op_, directory, name.c_str()));
+            else {
+                if (wants_room) {
+                    recycling.begin(lane, root);
+                    recycling.make_room(lane);
+                }
+                removed(keeps ? move(lane, directory, name, recycling) : lane.unlink(op_, directory, name.c_str()));
+            }
         }
         recycling.leave(lane);
     }

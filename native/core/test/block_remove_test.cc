@@ -123,7 +123,28 @@ TEST("another file under the name, or a lease that was taken, and nothing is kep
         CHECK(fenced ? op->result.status == Status::fenced : op->result.kept);
         CHECK(std::filesystem::exists(store.path(key)));
         CHECK_EQUAL(store.mount->recycle.figures().files, 0U);
+        CHECK_EQUAL(store.mount->recycle.figures().bytes, 0U);  // what was set aside for it is given back
     }
+}
+
+TEST("who removes a file for its room gets that of eight waiting ones too, while the fence holds") {
+    TestStore store;
+    store.mount->recycle.set_limits({.files = 10, .bytes = 1 << 20});
+    for (int i = 0; i < 10; i++) {
+        put(store);
+        const auto kept = remove_seen(store);
+        kept->recycles = true;
+        store.run(kept);
+    }
+    CHECK_EQUAL(store.mount->recycle.figures().files, 10U);
+    put(store);
+    const uint64_t waiting = store.mount->recycle.figures().files;
+    const auto fenced = remove_seen(store, 1);
+    lease(store, 1);
+    CHECK(store.run(fenced).status == Status::fenced);
+    CHECK_EQUAL(store.mount->recycle.figures().files, waiting);
+    CHECK(store.run(remove_seen(store)).status == Status::ok);
+    CHECK_EQUAL(store.mount->recycle.figures().files, waiting - 8);
 }
 
 TEST("what is no plain file is another, and is neither followed nor waited for") {
