@@ -1,10 +1,12 @@
 // attach_door.ts — where readers come in: the socket, made in memory in its own time, found or shut.
 //
 // Too many readers are turned away; too frequent ones find the door shut for a second, since an accept cannot be put off.
-import { connect, createServer, type Server, type Socket } from 'node:net';
+import type { Server, Socket } from 'node:net';
 import { unlinkSync } from 'node:fs';
 import { publish, socketPaths, tidy, whyNot, type Place, type SocketPaths } from './attach_place.ts';
 import type { Log } from './service_types.ts';
+
+const { connect, createServer } = process.getBuiltinModule('node:net'); // not at the top of the bundle, where an import would have it
 
 /** At a time. A person, a scraper and a few who forgot theirs. */
 export const READERS_MAX = 16;

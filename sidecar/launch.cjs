@@ -8,9 +8,8 @@
 // node, is left alone and the script compiled, which takes some milliseconds and changes nothing else. That is judged
 // here: V8 takes code for any script of the same length, and what it then runs is not what it reads.
 'use strict';
-const { readFileSync } = require('node:fs');
+const { fstatSync, readFileSync } = require('node:fs');
 const { join } = require('node:path');
-const { isatty } = require('node:tty');
 const { Script } = require('node:vm');
 
 const LABEL_BYTES = 64; // before the code: what it is of
@@ -20,6 +19,8 @@ else require('./kvlane-tools.cjs');
 
 /** At a terminal `serve` is the console, which starts another one on pipes; not with an arena that only this process has inherited. */
 function byHand() {
+  // As in terminal.ts, which is not loaded yet.
+  const isatty = (fd) => fstatSync(fd).isCharacterDevice() && require('node:tty').isatty(fd);
   return isatty(0) && isatty(1) && isatty(2) && !process.argv.some((word) => word.startsWith('--arena-fd'));
 }
 

@@ -3,10 +3,7 @@
 // Nothing here or below it touches a mount: that is what lanes are for. The order matters: what may be
 // refused is refused before anything runs, stdout belongs to the protocol from the first line on, and
 // stdin is read only after `ready` went out.
-import { Console } from 'node:console';
 import { fstatSync, writeSync } from 'node:fs';
-import { Writable } from 'node:stream';
-import { isatty } from 'node:tty';
 import type { ArenaInfo, Native, NativeEvent } from '../native/index.ts';
 import { decode } from '../protocol/decode.ts';
 import { LIMITS } from '../protocol/messages.ts';
@@ -29,6 +26,7 @@ import type { Service } from './service_types.ts';
 import { createLeave, EXIT_USAGE } from './shutdown.ts';
 import type { Leave } from './shutdown.ts';
 import { pumpStdin, stdinSource } from './stdin_pump.ts';
+import { isTerminal } from './terminal.ts';
 import { createUsage, FIRST_SAMPLE_MS } from './usage.ts';
 
 const STDIN = 0;
@@ -51,16 +49,9 @@ async function serve(options: ServeOptions): Promise<void> {
   process.chdir('/'); // a working directory on a mount would keep it from being unmounted
   process.umask(0); // --file-mode is meant as it is said
 
-  const log = createLog({ sink: pooledSink(STDERR), terminal: isatty(STDERR) });
+  const log = createLog({ sink: pooledSink(STDERR), terminal: isTerminal(STDERR) });
   // Whatever a library prints must not reach stdout. Not process.stderr either: making it would set its pipe non-blocking for everybody.
-  globalThis.console = new Console(
-    new Writable({
-      write(text: Buffer, _encoding, done) {
-        log.warn('printed', { text: text.toString().trimEnd() });
-        done();
-      },
-    }),
-  );
+  printsGoTo(log);
   process.removeAllListeners('warning');
   process.on('warning', (warning) => log.warn('node_warning', { warning }));
 
@@ -106,9 +97,8 @@ async function serve(options: ServeOptions): Promise<void> {
   );
 
   service = running;
-  const byHand = isatty(STDIN) && isatty(STDERR);
+  const byHand = isTerminal(STDIN) && isTerminal(STDERR);
   const started = running.start(options.startWaitMs ?? (byHand ? PERSON_WAIT_MS : undefined));
-  stdout.open(); // while the lanes look at the mounts
   const mounts = await started;
   const facts = (): ReadyFacts => ({
     nowUs: clock.nowUs(),
@@ -125,6 +115,7 @@ async function serve(options: ServeOptions): Promise<void> {
   for (const message of early) writer.send(message);
   early = null;
   await new Promise(setImmediate); // it is out; the rest of the start is for the time in which the client looks at it
+  stdout.open();
   if (options.unchecked) log.warn('payloads_unchecked', { why: '--test-unchecked' });
   if (arena.advice !== '') log.warn('arena_on_small_pages', { advice: arena.advice });
   setTimeout(() => usage.refresh(), FIRST_SAMPLE_MS).unref();
@@ -227,14 +218,32 @@ function makeArena(native: Native, options: ServeOptions): { arena: ArenaInfo; s
   return { arena, slots };
 }
 
-/** Its stream is made at open(), which takes a millisecond, or at the first write. */
-function stdoutSink(onError: (error: Error) => void): ByteSink & { open(): void } {
-  let sink: ByteSink | null = null;
-  const open = (): ByteSink => {
-    const kind = fstatSync(STDOUT); // Node has done the same at its start
-    return (sink = kind.isFIFO() || kind.isSocket() ? pipeSink(STDOUT, process.stdout, onError) : pooledSink(STDOUT));
+/** Whatever prints, whenever it does. The console is made for the first of them: hardly ever, and never before `ready`. */
+function printsGoTo(log: StderrLog): void {
+  let made: Console | null = null;
+  const make = (): Console => {
+    const { Writable } = process.getBuiltinModule('node:stream');
+    const { Console } = process.getBuiltinModule('node:console');
+    return new Console(
+      new Writable({
+        write(text: Buffer, _encoding, done) {
+          log.warn('printed', { text: text.toString().trimEnd() });
+          done();
+        },
+      }),
+    );
   };
-  return { open, write: (text, done) => (sink ?? open()).write(text, done) };
+  Object.defineProperty(globalThis, 'console', { configurable: true, get: () => (made ??= make()) });
+}
+
+/** Until open(), which takes milliseconds, by way of a thread: so goes the first line, `ready`. */
+function stdoutSink(onError: (error: Error) => void): ByteSink & { open(): void } {
+  let sink = pooledSink(STDOUT);
+  const open = (): void => {
+    const kind = fstatSync(STDOUT); // Node has done the same at its start
+    if (kind.isFIFO() || kind.isSocket()) sink = pipeSink(STDOUT, process.stdout, onError);
+  };
+  return { open, write: (text, done) => sink.write(text, done) };
 }
 
 /** Before anything runs: the one place where process.exit() is safe. */

@@ -5,7 +5,7 @@
 // so that timers, completions and signals get their turn within a flood; meanwhile the kernel's pipe holds
 // the sender back and our memory stays bounded.
 import { fstatSync } from 'node:fs';
-import { Socket, type ConnectOpts, type SocketConstructorOpts } from 'node:net';
+import type { ConnectOpts, SocketConstructorOpts } from 'node:net';
 import type { Readable } from 'node:stream';
 import { uptimeMs } from './clock.ts';
 
@@ -40,6 +40,7 @@ export function stdinSource(fd = 0): Source {
   return (work) => {
     const onread = { buffer: Buffer.allocUnsafeSlow(READ_BYTES), callback: callback(work) };
     const options: SocketConstructorOpts & ConnectOpts = { fd, readable: true, writable: false, onread };
+    const { Socket } = process.getBuiltinModule('node:net'); // after `ready`: it takes milliseconds to load
     return new Socket(options);
   };
 }
