@@ -4,9 +4,10 @@
 import type { Server, Socket } from 'node:net';
 import { unlinkSync } from 'node:fs';
 import { publish, socketPaths, tidy, whyNot, type Place, type SocketPaths } from './attach_place.ts';
+import { late } from './late.ts';
 import type { Log } from './service_types.ts';
 
-const { connect, createServer } = process.getBuiltinModule('node:net'); // not at the top of the bundle, where an import would have it
+const { connect, createServer } = late('node:net');
 
 /** At a time. A person, a scraper and a few who forgot theirs. */
 export const READERS_MAX = 16;

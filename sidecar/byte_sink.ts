@@ -2,7 +2,8 @@
 //
 // A pipe or socket is written by libuv without blocking. A terminal or a file is not: Node writes those
 // synchronously, and a terminal stopped with ctrl-S, or a log file on the very mount that hangs, would stop
-// the loop with every deadline in it. Those go through a thread of libuv's pool, at most one at a time.
+// the loop with every deadline in it. Those go through a thread of libuv's pool, at most one at a time, and so
+// do the first lines on any stdout: a pipe is non-blocking only once its stream is made, which is after `ready`.
 import { write, writeSync } from 'node:fs';
 import type { Writable } from 'node:stream';
 

@@ -19,7 +19,7 @@ else require('./kvlane-tools.cjs');
 
 /** At a terminal `serve` is the console, which starts another one on pipes; not with an arena that only this process has inherited. */
 function byHand() {
-  // As in terminal.ts, which is not loaded yet.
+  // As in terminal.ts, which is not loaded yet, and like that without node:tty where the answer is no.
   const isatty = (fd) => fstatSync(fd).isCharacterDevice() && require('node:tty').isatty(fd);
   return isatty(0) && isatty(1) && isatty(2) && !process.argv.some((word) => word.startsWith('--arena-fd'));
 }

@@ -2,7 +2,7 @@
 //
 // Nothing here or below it touches a mount: that is what lanes are for. The order matters: what may be
 // refused is refused before anything runs, stdout belongs to the protocol from the first line on, and
-// stdin is read only after `ready` went out.
+// stdin is read only after `ready` is on its way.
 import { fstatSync, writeSync } from 'node:fs';
 import type { ArenaInfo, Native, NativeEvent } from '../native/index.ts';
 import { decode } from '../protocol/decode.ts';
@@ -16,6 +16,7 @@ import { readyEvent } from './handshake.ts';
 import type { ReadyFacts } from './handshake.ts';
 import { offerStores, whatToType, withoutStore } from './hints.ts';
 import type { StoreOffer } from './hints.ts';
+import { late } from './late.ts';
 import { createLineWriter } from './line_writer.ts';
 import { createLog } from './log.ts';
 import type { StderrLog } from './log.ts';
@@ -114,7 +115,7 @@ async function serve(options: ServeOptions): Promise<void> {
   writer.send(readyEvent({ ...facts(), mounts }));
   for (const message of early) writer.send(message);
   early = null;
-  await new Promise(setImmediate); // it is out; the rest of the start is for the time in which the client looks at it
+  await new Promise(setImmediate); // it is on its way; the rest of the start is for the time in which the client looks at it
   stdout.open();
   if (options.unchecked) log.warn('payloads_unchecked', { why: '--test-unchecked' });
   if (arena.advice !== '') log.warn('arena_on_small_pages', { advice: arena.advice });
@@ -218,12 +219,12 @@ function makeArena(native: Native, options: ServeOptions): { arena: ArenaInfo; s
   return { arena, slots };
 }
 
-/** Whatever prints, whenever it does. The console is made for the first of them: hardly ever, and never before `ready`. */
+/** Whatever prints, whenever it does. The console is made for the first of them: hardly ever, and then later. */
 function printsGoTo(log: StderrLog): void {
   let made: Console | null = null;
   const make = (): Console => {
-    const { Writable } = process.getBuiltinModule('node:stream');
-    const { Console } = process.getBuiltinModule('node:console');
+    const { Writable } = late('node:stream');
+    const { Console } = late('node:console');
     return new Console(
       new Writable({
         write(text: Buffer, _encoding, done) {

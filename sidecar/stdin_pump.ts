@@ -8,6 +8,7 @@ import { fstatSync } from 'node:fs';
 import type { ConnectOpts, SocketConstructorOpts } from 'node:net';
 import type { Readable } from 'node:stream';
 import { uptimeMs } from './clock.ts';
+import { late } from './late.ts';
 
 /** Adds to how late a deadline can be answered within a flood. */
 const TURN_MS = 3;
@@ -40,8 +41,7 @@ export function stdinSource(fd = 0): Source {
   return (work) => {
     const onread = { buffer: Buffer.allocUnsafeSlow(READ_BYTES), callback: callback(work) };
     const options: SocketConstructorOpts & ConnectOpts = { fd, readable: true, writable: false, onread };
-    const { Socket } = process.getBuiltinModule('node:net'); // after `ready`: it takes milliseconds to load
-    return new Socket(options);
+    return new (late('node:net').Socket)(options);
   };
 }
 

@@ -1,7 +1,7 @@
 // Every way in which a real sidecar ends, and the status that says which it was.
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync, constants, openSync, readFileSync, writeSync } from 'node:fs';
+import { closeSync, constants, openSync, readdirSync, readFileSync, readSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { expect, onTestFinished, test } from 'vitest';
@@ -114,6 +114,61 @@ test.each([
   expect(await sidecar.answer(1)).toMatchObject({ ok: true });
   sidecar.end();
   expect(await sidecar.exited).toEqual({ code: 0, signal: null });
+});
+
+test.each([
+  ['blocks', 0],
+  ['does not block', constants.O_NONBLOCK],
+])('a stdout that was full before it started, and %s: ready and answers come when there is room', async (_how, flag) => {
+  const path = join(freshDirectory(), 'stdout');
+  execFileSync('mkfifo', [path]);
+  const filler = openSync(path, constants.O_RDWR | constants.O_NONBLOCK);
+  const stdout = openSync(path, constants.O_WRONLY | flag);
+  onTestFinished(() => {
+    closeSync(filler);
+    closeSync(stdout);
+  });
+  let filled = 0;
+  expect(() => {
+    for (;;) filled += writeSync(filler, 'x'.repeat(4096));
+  }).toThrow('EAGAIN');
+
+  const store = freshDirectory();
+  const sidecar = startSidecar({ args: ['--mount', `kv0=${store}`, '--create'], stdio: ['pipe', stdout, 'pipe'] });
+  sidecar.send({ id: 1, op: 'store', blocks: [{ key: 'a/00', text: 'x' }] });
+  await expect.poll(() => readdirSync(store, { recursive: true }).join(), { timeout: 10_000 }).toContain('00');
+  let read = '';
+  await expect
+    .poll(
+      () => {
+        const piece = Buffer.alloc(65536);
+        try {
+          read += piece.toString('utf8', 0, readSync(filler, piece));
+        } catch (error) {
+          expect(error).toMatchObject({ code: 'EAGAIN' });
+        }
+        return read.slice(filled);
+      },
+      { timeout: 10_000 },
+    )
+    .toContain('"id":1');
+  const lines = read.slice(filled).trim().split('\n').map((line) => JSON.parse(line) as object);
+  expect(lines[0]).toMatchObject({ event: 'ready' });
+  expect(lines.at(-1)).toMatchObject({ id: 1, ok: true });
+  sidecar.end();
+  expect(await sidecar.exited).toEqual({ code: 0, signal: null });
+});
+
+test('a stdout whose reader is gone before ready: it leaves with status 74', async () => {
+  const path = join(freshDirectory(), 'stdout');
+  execFileSync('mkfifo', [path]);
+  const reader = openSync(path, constants.O_RDWR | constants.O_NONBLOCK);
+  const stdout = openSync(path, constants.O_WRONLY);
+  closeSync(reader);
+  onTestFinished(() => closeSync(stdout));
+  const sidecar = startSidecar({ stdio: ['pipe', stdout, 'pipe'] });
+  expect(await sidecar.exited).toEqual({ code: 74, signal: null });
+  expect(sidecar.stderr()).toContain('EPIPE');
 });
 
 test('asked twice, it leaves once', async () => {
