@@ -59,6 +59,7 @@ class Place:
     direct: bool = True
     recycled: bool = False
     full_codes: tuple[str, ...] = ("NO_SPACE",)  # none: it cannot be shown here that it is full
+    full_after_s: float = 0.0  # how long it may say so when there is room again
 
     def argv(self, *command: str) -> list[str]:
         return self.host.argv(*command) if self.host else list(command)
@@ -151,7 +152,7 @@ def network(server: Server, host: Host, *, impatient: bool = False) -> Iterator[
         ways = [Way(f"the cable is cut until {server.kind} gives up", server.host.cut, server.host.mend, hold_s=IMPATIENT_S + 6)]
     try:
         yield Place(name=server.kind, root=f"{AT}/store", outside=Path(host.path(f"{AT}/store")), version=server.version(), ways=ways, host=host,
-                    behind=server.behind(), fs_type="fuse", full_codes=server.full_codes)  # fmt: skip
+                    behind=server.behind(), fs_type="fuse", full_codes=server.full_codes, full_after_s=server.full_after_s)  # fmt: skip
     finally:
         unmount_from(host)
 

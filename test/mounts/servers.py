@@ -29,6 +29,7 @@ class Server:
     stored_in: tuple[str, ...] = ("stored",)
     stored_mib = 96  # enough for the stories; filled to the brim by one of them
     full_codes: tuple[str, ...] = ("NO_SPACE",)
+    full_after_s = 0.0
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -107,6 +108,7 @@ class Gluster(Server):
     version_of = ("glusterfs", "--version")
     version_has = "glusterfs 1"
     stored_in = ("brick1", "brick2")
+    full_after_s = 15.0  # a brick looks every 5 s whether storage.reserve (1 %) is free, and says ENOSPC from one look to the next
 
     def up(self) -> None:
         host = self.host

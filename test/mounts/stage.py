@@ -162,7 +162,7 @@ while True:
             try:
                 fd = os.open(f"{root}/kvlane.json", flags)
                 break
-            except OSError: pass
+            except OSError: fd = -1
         os.preadv(fd, [page], 0)
         os.close(fd)
         if os.path.exists(f"{root}/no-such-{n}"): break
